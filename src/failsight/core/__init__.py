@@ -1,0 +1,1 @@
+"""Layer `core`: types, specs, contracts, errors, keyed random numbers (numpy only)."""

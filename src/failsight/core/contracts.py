@@ -1,0 +1,185 @@
+"""The interfaces between the stages. `failsight.testing` holds the checks every implementation must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from failsight.core.specs import ActionSpec, ObservationSpec
+from failsight.core.types import (
+    Array,
+    Decision,
+    EpisodeKey,
+    Event,
+    Observation,
+    PolicyOutput,
+    Risk,
+    Step,
+    Task,
+    Verdict,
+)
+
+
+@runtime_checkable
+class Sim(Protocol):
+    """A simulator: a `gymnasium.Env` with dict observations, plus events and exact save and load.
+
+    Saving, loading and stepping again is bit-exact, pixels included, in this and in another process.
+    """
+
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+
+    @property
+    def task(self) -> Task:
+        """The task of the running episode."""
+
+    def tasks(self) -> Sequence[Task]:
+        """Every task this simulator can set."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Start an episode; `options={"key": EpisodeKey}` decides it completely."""
+
+    def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
+        """One control tick; `info["success"]` says whether the goal holds. The observation carries the state only."""
+
+    def observe(self) -> dict[str, Array]:
+        """The full observation of the present state, images included."""
+
+    def events(self) -> list[Event]:
+        """Events since the last call."""
+
+    def save_state(self) -> bytes:
+        """Everything needed to go on from here."""
+
+    def load_state(self, state: bytes) -> None:
+        """Go on from a saved state, whatever happened in between."""
+
+    def close(self) -> None:
+        """Free the renderer."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A policy: images, instruction and state in, action chunks out."""
+
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+    fingerprint: str
+    """Changes whenever the weights or the configuration change."""
+    execute: int
+    """How many actions of a chunk are executed before the next inference."""
+
+    def reset(self, task: Task, key: EpisodeKey) -> None:
+        """Start an episode; random draws are keyed by `key` and the step."""
+
+    def infer(self, observation: Observation, step: int) -> PolicyOutput:
+        """One inference for the observation at control step `step`."""
+
+    def save_state(self) -> bytes:
+        """The policy's memory; empty for a memoryless policy."""
+
+    def load_state(self, state: bytes) -> None:
+        """Restore a saved memory."""
+
+
+class Signal(Protocol):
+    """Causal numbers per tick, in constant memory."""
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+
+    def reset(self) -> None:
+        """Forget the episode."""
+
+    def update(self, step: Step, out: Array) -> None:
+        """Write this tick's values into `out` (len(names),)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Ground truth of one episode of T steps."""
+
+    success: bool
+    failure_type: str | None
+    onset: int | None
+    """Step after which the episode was lost; None for a success."""
+    time_to_failure: Array
+    """(T,) steps until the onset, 0 from the onset on; +inf on a success."""
+    dimension: Array
+    """(T, A) bool: harm through this action dimension within the next second."""
+
+
+class Labeler(Protocol):
+    """Turns an episode and its events into labels."""
+
+    name: str
+
+    def label(self, task: str, states: Array, actions: Array, events: Sequence[Event], success: bool) -> Labels:
+        """Labels of an episode of `task` with states (T, S) and actions (T, A)."""
+
+
+class Predictor(Protocol):
+    """Learns risk; every implementation is causal: `update` sees one step at a time."""
+
+    def reset(self, task: str) -> None:
+        """Start an episode."""
+
+    def update(self, signals: Array, hidden: Array | None) -> Risk:
+        """Risk after one more tick."""
+
+    def save_state(self) -> Mapping[str, Array]:
+        """Memory of the running episode."""
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Restore it."""
+
+
+class Monitor(Protocol):
+    """The same object online and offline; replaying a recorded episode gives bit-equal verdicts."""
+
+    def reset(self, task: Task) -> None:
+        """Start an episode."""
+
+    def step(self, record: Step) -> Verdict:
+        """Judge one tick."""
+
+    def save_state(self) -> Mapping[str, Array]:
+        """Memory of the running episode."""
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Restore it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """What an intervention may know besides the verdict."""
+
+    step: int
+    horizon: int
+    state: Array
+    path: Sequence[Array]
+    """States of all earlier steps, oldest first."""
+    last_action: Array
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+
+
+class Intervention(Protocol):
+    """Proposes what to do at each tick; the runtime carries it out and the guard may always tighten it."""
+
+    def reset(self) -> None:
+        """Start an episode."""
+
+    def propose(self, verdict: Verdict, context: Context) -> Decision:
+        """The decision for this tick."""
+
+
+class Operator(Protocol):
+    """Stands in for the person who is called: takes over the controls."""
+
+    def act(self, sim: Sim) -> Array:
+        """(A,) the person's action for the present state."""

@@ -1,0 +1,205 @@
+"""The values that travel between the stages: tasks, episode keys, steps, events, risks, verdicts, decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from failsight.core.errors import EpisodeDataError, FailsightError
+
+Array = npt.NDArray[Any]
+Observation = Mapping[str, Array]
+"""LeRobot keys: `observation.state` (S,) float32 and `observation.images.<camera>` (H, W, 3) uint8."""
+
+FAILURE_TYPES = ("collision", "drop", "miss", "timeout")
+"""Order of every per-type array; on a tie the earlier type wins."""
+
+
+class Outcome(StrEnum):
+    """How an episode ended."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    STOPPED = "stopped"
+    """An intervention ended it; neither success nor failure."""
+    ERRORED = "errored"
+    """Our code or the simulator broke; excluded from rates, and counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task a simulator can set."""
+
+    id: str
+    suite: str
+    instruction: str
+    horizon: int
+    """Control steps after which an unfinished episode is a timeout; known before the run."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Perturbation:
+    """One disturbance and its strength: level 0 changes nothing, level 5 is the strongest."""
+
+    kind: str
+    level: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level <= 5:
+            raise FailsightError(f"Perturbation {self.kind!r} has level {self.level}; levels go from 0 to 5.")
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.level}"
+
+    @staticmethod
+    def parse(text: str) -> tuple[Perturbation, ...]:
+        """`"push:3+light:2"` -> two perturbations; `"none"` or `""` -> none.
+
+        >>> Perturbation.parse("push:3")
+        (Perturbation(kind='push', level=3),)
+        """
+        if text in ("", "none"):
+            return ()
+        try:
+            pairs = [part.rsplit(":", 1) for part in text.split("+")]
+            return tuple(sorted(Perturbation(kind, int(level)) for kind, level in pairs))
+        except ValueError as error:
+            raise FailsightError(f"Cannot read perturbation {text!r}; write kind:level, for example push:3.") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeKey:
+    """Everything that decides an episode before the first action; equal keys give equal episodes."""
+
+    seed: int
+    task: str
+    episode: int
+    perturbations: tuple[Perturbation, ...] = ()
+
+    @property
+    def condition(self) -> str:
+        """The perturbations as text, `"none"` for a clean episode."""
+        return "+".join(str(p) for p in self.perturbations) or "none"
+
+    @property
+    def parts(self) -> tuple[int, str, int]:
+        """The prefix of every random key of this episode."""
+        return (self.seed, self.task, self.episode)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something a simulator knows happened; kept raw, so that label thresholds can change later."""
+
+    step: int
+    kind: str
+    """contact, grasp, release, missed_close, displaced, toppled, fell, pushed, gripper_fault."""
+    subject: str
+    """What it happened to or what did it: `gripper`, an object, `post`."""
+    other: str = ""
+    """The other party of a contact."""
+    value: float = 0.0
+    """contact: peak force of the step in N; release: height above support in m; displaced: m; toppled: degrees."""
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """World position, m (contacts)."""
+    normal: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Unit vector from `subject` into `other`, world frame (contacts)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyOutput:
+    """What one inference of a policy returns."""
+
+    chunk: Array
+    """(H, A) float32 actions, first one first."""
+    hidden: Array | None = None
+    """(D,) float16 hidden state, or None when the policy exposes none."""
+    samples: Array | None = None
+    """(K, H, A) float16 chunks drawn for the same observation, or None."""
+    members: Array | None = None
+    """(M, H, A) float16 chunks of the ensemble members, or None."""
+    log_prob: float | None = None
+    latency_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.chunk.ndim != 2:
+            raise EpisodeDataError(f"A chunk must be (H, A); this one has shape {self.chunk.shape}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One control tick as signals and monitors see it: nothing in it lies in the future."""
+
+    index: int
+    state: Array
+    """(S,) float32 proprioception before the action."""
+    action: Array
+    """(A,) float32 action about to be executed."""
+    output: PolicyOutput
+    """The policy output in force."""
+    cursor: int
+    """Position of `action` inside `output.chunk`."""
+    replan: bool
+    """True when `output` is new at this tick."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Risk:
+    """What a predictor says at one tick."""
+
+    p_fail: float
+    """P(the episode fails | seen so far), 0 to 1; NaN when the predictor cannot tell."""
+    time_to_failure: float = float("nan")
+    """Expected control steps until it is lost, given that it fails."""
+    type: Array = field(default_factory=lambda: np.full(len(FAILURE_TYPES), np.nan))
+    """(4,) probability of each failure type, order `FAILURE_TYPES`."""
+    dimension: Array = field(default_factory=lambda: np.zeros(0))
+    """(A,) risk of harm through each action dimension within the next second."""
+    spread: float = float("nan")
+    """Standard deviation of p_fail over the ensemble, when there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a monitor says at one tick."""
+
+    risk: Risk
+    threshold: float
+    margin: float
+    """Trigger statistic minus threshold; at or above 0 the trigger is on."""
+    trigger: bool
+    why: str
+
+
+class DecisionKind(StrEnum):
+    """What an intervention can ask for; the rungs of the ladder."""
+
+    CONTINUE = "continue"
+    LIMIT = "limit"
+    SLOW = "slow"
+    REPLAN = "replan"
+    BACKTRACK = "backtrack"
+    REGAIN_VIEW = "regain_view"
+    REINSTRUCT = "reinstruct"
+    HUMAN = "human"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do at this tick instead of just going on, and why."""
+
+    kind: DecisionKind
+    reason: str
+    action: Array | None = None
+    """(A,) the action to execute in place of the policy's (backtrack, regain_view)."""
+    rate: float = 1.0
+    """Speed along the policy's own path (slow); 1 is full speed."""
+
+
+CONTINUE = Decision(kind=DecisionKind.CONTINUE, reason="")

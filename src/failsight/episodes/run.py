@@ -1,0 +1,162 @@
+"""Reading a sealed run: episodes as validated values, steps as the monitor saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from failsight.core.errors import EpisodeDataError
+from failsight.core.types import Array, Event, PolicyOutput, Step
+from failsight.episodes.meta import EpisodeMeta, RunMeta
+from failsight.episodes.seal import column_values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One recorded episode of T steps."""
+
+    meta: EpisodeMeta
+    states: Array
+    """(T, S) float32 proprioception before each action."""
+    actions: Array
+    """(T, A) float32 executed actions."""
+    chunks: Array
+    """(T, H, A) float32 chunk in force."""
+    cursors: Array
+    """(T,) position in that chunk."""
+    replans: Array
+    """(T,) bool."""
+    hidden: Array | None
+    """(T, D) float16."""
+    samples: Array | None
+    """(T, K, H, A) float16."""
+    members: Array | None
+    """(T, M, H, A) float16."""
+    events: tuple[Event, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.states) != self.meta.length:
+            raise EpisodeDataError(
+                f"Episode {self.meta.ticket} should have {self.meta.length} steps but its data has {len(self.states)}; "
+                "the file was truncated. Collect the run again."
+            )
+        if not (np.isfinite(self.states).all() and np.isfinite(self.actions).all()):
+            raise EpisodeDataError(f"Episode {self.meta.ticket} has states or actions that are not finite.")
+
+    def steps(self) -> list[Step]:
+        """The steps as a monitor sees them online, one policy output object per inference."""
+        steps: list[Step] = []
+        output: PolicyOutput | None = None
+        for t in range(len(self.states)):
+            if output is None or self.replans[t]:
+                output = PolicyOutput(
+                    chunk=self.chunks[t],
+                    hidden=None if self.hidden is None else self.hidden[t],
+                    samples=None if self.samples is None else self.samples[t],
+                    members=None if self.members is None else self.members[t],
+                )
+            cursor = int(self.cursors[t])
+            steps.append(
+                Step(
+                    index=t,
+                    state=self.states[t],
+                    action=output.chunk[cursor],
+                    output=output,
+                    cursor=cursor,
+                    replan=bool(self.replans[t]),
+                )
+            )
+        return steps
+
+
+class Run:
+    """A sealed run folder."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.meta = RunMeta.read(self.root / "meta/failsight/run.json")
+        if not (self.root / "meta/info.json").is_file():
+            raise EpisodeDataError(
+                f"{self.root} is not finished; go on with: failsight collect --out {self.root} --resume"
+            )
+
+    @cached_property
+    def episodes(self) -> tuple[EpisodeMeta, ...]:
+        """All episodes in order."""
+        table = pd.read_parquet(self.root / "meta/failsight/episodes.parquet")
+        return tuple(EpisodeMeta.from_dict(row) for row in table.to_dict("records"))
+
+    @cached_property
+    def _events(self) -> dict[int, tuple[Event, ...]]:
+        table = pd.read_parquet(self.root / "meta/failsight/events.parquet")
+        events: dict[int, list[Event]] = {}
+        for row in table.to_dict("records"):
+            ticket = row.pop("ticket")
+            row["position"], row["normal"] = tuple(row["position"]), tuple(row["normal"])
+            events.setdefault(ticket, []).append(Event(**row))
+        return {ticket: tuple(items) for ticket, items in events.items()}
+
+    @cached_property
+    def _index(self) -> pd.DataFrame:
+        return pd.read_parquet(self.root / "meta/episodes").set_index("episode_index")
+
+    def read(self, tickets: Sequence[int] | None = None) -> Iterator[Episode]:
+        """Episodes by ticket (all by default), each data file read once.
+
+        Raises EpisodeDataError naming the file when one cannot be read.
+        """
+        wanted = [meta.ticket for meta in self.episodes] if tickets is None else list(tickets)
+        table, open_file = None, -1
+        for ticket in wanted:
+            if ticket not in self._index.index:
+                raise EpisodeDataError(f"{self.root} has no episode {ticket}; it has {len(self.episodes)}.")
+            row = self._index.loc[ticket]
+            if row["data/file_index"] != open_file:
+                open_file = int(row["data/file_index"])
+                table = self._read_file(open_file)
+                first = int(table.column("index")[0].as_py())
+            assert table is not None
+            part = table.slice(int(row["dataset_from_index"]) - first, int(row["length"]))
+            yield self._episode(self.episodes[ticket], part)
+
+    def _read_file(self, index: int) -> pa.Table:
+        path = self.root / f"data/chunk-000/file-{index:03d}.parquet"
+        try:
+            return pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise EpisodeDataError(f"Cannot read {path} ({error}); the file is damaged or missing.") from error
+
+    def _episode(self, meta: EpisodeMeta, table: pa.Table) -> Episode:
+        def tensor(name: str) -> Array | None:
+            if name not in table.column_names:
+                return None
+            values = column_values(table, name)
+            return values.reshape(len(values), *self.meta.shapes[name]) if name in self.meta.shapes else values
+
+        chunks = tensor("policy.chunk")
+        assert chunks is not None
+        return Episode(
+            meta=meta,
+            states=column_values(table, "observation.state"),
+            actions=column_values(table, "action"),
+            chunks=chunks,
+            cursors=column_values(table, "policy.cursor"),
+            replans=column_values(table, "policy.replan"),
+            hidden=tensor("policy.hidden"),
+            samples=tensor("policy.samples"),
+            members=tensor("policy.members"),
+            events=self._events.get(meta.ticket, ()),
+        )
+
+    def video(self, ticket: int, camera: str) -> Path | None:
+        """The episode's video, or None when it was not filmed."""
+        chunk, file = divmod(ticket, 1000)
+        path = self.root / f"videos/observation.images.{camera}/chunk-{chunk:03d}/file-{file:03d}.mp4"
+        return path if path.is_file() else None

@@ -1,0 +1,1 @@
+"""Layer `evaluation`: metrics with intervals, protocols, paired comparisons (numpy, scipy)."""

@@ -1,0 +1,87 @@
+"""The ladder: at the trigger, the mildest rung that has earned its place for the predicted failure type.
+
+A rung earns its place by forks on calibration episodes: at the trigger both futures were run, and the lower bound of
+its net benefit (rescues minus harms per trigger) is above zero. Rungs that have not earned it stay shut. A person is
+the last rung that acts; without one the ladder only watches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from failsight.core.contracts import Context, Intervention
+from failsight.core.types import CONTINUE, Decision, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateEntry:
+    """What forks showed about one rung."""
+
+    rung: str
+    triggers: int
+    rescues: int
+    """Failed without, succeeded with."""
+    harms: int
+    """Succeeded without, did not succeed with."""
+
+    @property
+    def net(self) -> float:
+        """Rescues minus harms per trigger; NaN without triggers."""
+        return (self.rescues - self.harms) / self.triggers if self.triggers else float("nan")
+
+    @property
+    def net_low(self) -> float:
+        """One-sided 95 % lower bound of the net benefit.
+
+        The paired difference of each fork is +1, 0 or -1; Hoeffding would be too wide, so the bound is that of a
+        normal mean with one pseudo-harm and one pseudo-rescue added (Agresti-Min for paired proportions).
+        """
+        n = self.triggers + 2
+        up, down = (self.rescues + 1) / n, (self.harms + 1) / n
+        deviation = np.sqrt(max(up + down - (up - down) ** 2, 0.0) / n)
+        return float(up - down - 1.645 * deviation)
+
+    @property
+    def open(self) -> bool:
+        """Whether the rung may act."""
+        return self.triggers > 0 and self.net_low > 0
+
+
+class Ladder:
+    """Chooses among rungs by their gate entries; at most `recoveries` autonomous attempts, then the last open rung."""
+
+    def __init__(
+        self,
+        rungs: Mapping[str, Intervention],
+        order: Sequence[str],
+        gate: Mapping[str, GateEntry],
+        recoveries: int = 3,
+        patience: int = 30,
+    ) -> None:
+        """Args: order: mildest first; recoveries, patience: attempts of one rung, and steps between escalations."""
+        self._rungs, self._recoveries, self._patience = rungs, recoveries, patience
+        self.open = tuple(name for name in order if name in gate and gate[name].open)
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the lowest rung."""
+        for rung in self._rungs.values():
+            rung.reset()
+        self._level, self._since, self._used = -1, 0, 0
+
+    def propose(self, verdict: Verdict, context: Context) -> Decision:
+        """Climb one rung at the trigger, and another when the trigger is still on after `patience` steps."""
+        if not self.open:
+            return CONTINUE
+        self._since += 1
+        if verdict.trigger and (self._level < 0 or self._since > self._patience):
+            last = len(self.open) - 1
+            self._used += 1
+            self._level = last if self._used > self._recoveries else min(self._level + 1, last)
+            self._since = 0
+        if self._level < 0:
+            return CONTINUE
+        return self._rungs[self.open[self._level]].propose(verdict, context)

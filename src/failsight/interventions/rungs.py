@@ -1,0 +1,134 @@
+"""Rungs of the ladder: what to do once the trigger is on. Each is an `Intervention` of its own, so each can be an arm."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from failsight.core.contracts import Context
+from failsight.core.types import CONTINUE, Array, Decision, DecisionKind, Verdict
+
+
+class SafeStop:
+    """Stop the episode at the trigger. Not a success: a stopped task is not done."""
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def propose(self, verdict: Verdict, context: Context) -> Decision:
+        """Stop while the trigger is on."""
+        if not verdict.trigger:
+            return CONTINUE
+        return Decision(kind=DecisionKind.STOP, reason=f"stop requested: {verdict.why}")
+
+
+class Slow:
+    """Half speed along the policy's own path while the trigger is on and for `dwell` steps after it.
+
+    Movements are stretched in time; binary dimensions are never scaled.
+    """
+
+    def __init__(self, rate: float = 0.5, dwell: int = 20) -> None:
+        self._rate, self._dwell = rate, dwell
+        self.reset()
+
+    def reset(self) -> None:
+        """Full speed."""
+        self._left = 0
+
+    def propose(self, verdict: Verdict, context: Context) -> Decision:
+        """Slow down while triggered."""
+        self._left = self._dwell if verdict.trigger else self._left - 1
+        if self._left <= 0:
+            return CONTINUE
+        return Decision(kind=DecisionKind.SLOW, reason=f"half speed: {verdict.why}", rate=self._rate)
+
+
+class Retry:
+    """Backtrack along the robot's own path, then let the policy try again.
+
+    Hold-aware: with something in the gripper it only rises and keeps its grip; empty, it opens and goes back `back`
+    steps. At most `attempts` per episode, `cooldown` steps apart.
+    """
+
+    def __init__(self, attempts: int = 1, back: int = 30, cooldown: int = 25) -> None:
+        self._attempts, self._back, self._cooldown = attempts, back, cooldown
+        self.reset()
+
+    def reset(self) -> None:
+        """No attempt made yet."""
+        self._waypoints: list[Array] = []
+        self._grip, self._wait, self.used = -1.0, 0, 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a backtrack is under way."""
+        return bool(self._waypoints)
+
+    @property
+    def spent(self) -> bool:
+        """Whether all attempts are used."""
+        return self.used >= self._attempts
+
+    def propose(self, verdict: Verdict, context: Context) -> Decision:
+        """Start a backtrack at the trigger and see it through."""
+        self._wait -= 1
+        if not self._waypoints and verdict.trigger and not self.spent and self._wait <= 0:
+            self._plan(context)
+            self.used += 1
+        if not self._waypoints:
+            return CONTINUE
+        action = self._follow(context)
+        if not self._waypoints:
+            self._wait = self._cooldown
+        return Decision(kind=DecisionKind.BACKTRACK, reason=f"retry {self.used}: {verdict.why}", action=action)
+
+    def _plan(self, context: Context) -> None:
+        spec, names = context.action_spec, context.observation_spec
+        closed = spec.gripper_closed_sign
+        gripper = spec.names.index("gripper")
+        opening = float(context.state[names.index("gripper_open01")])
+        told_to_close = float(context.last_action[gripper]) * closed > 0
+        holding = told_to_close and opening > 0.1
+        self._grip = float(closed if holding else -closed)
+        xyz = [names.index(f"{a}_m") for a in "xyz"]
+        here = context.state[xyz].astype(np.float64)
+        if holding:
+            self._waypoints = [np.array([here[0], here[1], max(here[2], 0.16)])]
+            return
+        past = [state[xyz].astype(np.float64) for state in context.path[-self._back :]]
+        lifted = np.array([here[0], here[1], here[2] + 0.03])
+        self._waypoints = [lifted, *past[::-4]]
+        self._waypoints.append(np.array([*self._waypoints[-1][:2], max(0.18, self._waypoints[-1][2])]))
+
+    def _follow(self, context: Context) -> Array:
+        spec, names = context.action_spec, context.observation_spec
+        xyz = [names.index(f"{a}_m") for a in "xyz"]
+        here = context.state[xyz].astype(np.float64)
+        while self._waypoints and np.abs(self._waypoints[0] - here).max() < 0.012:
+            self._waypoints.pop(0)
+        action = spec.hold(context.last_action)
+        action[spec.names.index("gripper")] = self._grip
+        if self._waypoints:
+            scale = np.array([spec.dimensions[spec.names.index(f"d{a}")].scale for a in "xyz"])
+            move = (self._waypoints[0] - here) / scale
+            for i, axis in enumerate("xyz"):
+                action[spec.names.index(f"d{axis}")] = np.clip(move[i], -1, 1)
+        return action
+
+
+class Takeover:
+    """Call a person at the trigger; the person finishes the task. Their time is counted."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """The policy is in charge."""
+        self._taken = False
+
+    def propose(self, verdict: Verdict, context: Context) -> Decision:
+        """Hand over at the trigger and stay handed over."""
+        self._taken = self._taken or verdict.trigger
+        if not self._taken:
+            return CONTINUE
+        return Decision(kind=DecisionKind.HUMAN, reason=f"person called: {verdict.why}")

@@ -1,0 +1,74 @@
+"""Label tables on disk: `labels/<labeler>.parquet`, one row per episode; rebuilt whenever thresholds change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from failsight.core.contracts import Labels
+from failsight.core.errors import EpisodeDataError
+from failsight.core.types import FAILURE_TYPES, Outcome
+from failsight.episodes.run import Run
+from failsight.labels.events import EventLabeler
+
+
+def label_run(run: Run, labeler: EventLabeler) -> dict[int, Labels]:
+    """Label every scored episode and write the table."""
+    labels = {}
+    for episode in run.read():
+        if episode.meta.scored:
+            success = episode.meta.outcome == Outcome.SUCCESS
+            labels[episode.meta.ticket] = labeler.label(
+                episode.meta.task, episode.states, episode.actions, episode.events, success
+            )
+    folder = run.root / "labels"
+    folder.mkdir(exist_ok=True)
+    rows = [
+        {
+            "ticket": ticket,
+            "success": label.success,
+            "failure_type": label.failure_type or "",
+            "onset": -1 if label.onset is None else label.onset,
+            "dimension": label.dimension.astype(np.uint8).ravel().tobytes(),
+        }
+        for ticket, label in labels.items()
+    ]
+    columns = ["ticket", "success", "failure_type", "onset", "dimension"]
+    pd.DataFrame(rows, columns=columns).to_parquet(folder / f"{labeler.name}.parquet", index=False)
+    return labels
+
+
+def read_labels(run: Run, labeler: str = "events") -> dict[int, Labels]:
+    """The labels of a run. Raises EpisodeDataError when it was never labelled."""
+    path = run.root / "labels" / f"{labeler}.parquet"
+    if not path.is_file():
+        raise EpisodeDataError(f"{run.root} has no labels; make them with: failsight label {run.root}")
+    lengths = {meta.ticket: meta.length for meta in run.episodes}
+    dimensions = len(run.meta.action_spec.dimensions)
+    labels = {}
+    for row in pd.read_parquet(path).to_dict("records"):
+        steps = lengths[row["ticket"]]
+        onset = None if row["onset"] < 0 else int(row["onset"])
+        time = np.full(steps, np.inf) if onset is None else np.maximum(onset - np.arange(steps), 0).astype(float)
+        labels[int(row["ticket"])] = Labels(
+            success=bool(row["success"]),
+            failure_type=row["failure_type"] or None,
+            onset=onset,
+            time_to_failure=time,
+            dimension=np.frombuffer(row["dimension"], np.uint8).reshape(steps, dimensions).astype(bool),
+        )
+    return labels
+
+
+def type_counts(run: Run, labels: Mapping[int, Labels]) -> pd.DataFrame:
+    """Episodes per task (rows) and success or failure type (columns); `unscored` counts the rest."""
+    columns = ["success", *FAILURE_TYPES, "unscored"]
+    table = pd.DataFrame(0, index=sorted({m.task for m in run.episodes}), columns=columns)
+    for meta in run.episodes:
+        label = labels.get(meta.ticket)
+        column = "unscored" if label is None else (label.failure_type or "success")
+        table.loc[meta.task, column] += 1
+    table.loc["all"] = table.sum()
+    return table

@@ -1,0 +1,1 @@
+"""Layer `monitor`: calibration, trigger, bundle and the monitor itself; never imports torch."""

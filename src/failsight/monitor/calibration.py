@@ -1,0 +1,54 @@
+"""Split conformal thresholds: at most a share alpha of successful episodes ever triggers, on average.
+
+The statistic that is calibrated is the one that is deployed: the largest K-of-N value of an episode. With n successful
+calibration episodes the threshold is just above their ceil((n+1)(1-alpha))-th smallest statistic.
+Source: Vovk et al. 2005; the (n+1) rank is what several published systems leave out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from failsight.core.errors import CalibrationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """A threshold and what it promises."""
+
+    threshold: float
+    alpha: float
+    """Nominal episode false-alarm rate, averaged over calibration sets."""
+    successes: int
+    """n."""
+    alpha_upper: float
+    """95 % upper bound of the true false-alarm rate behind this one threshold (Beta distribution)."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def conformal_threshold(statistics: Sequence[float], alpha: float) -> Calibration:
+    """Threshold from the statistics of successful calibration episodes.
+
+    Raises CalibrationError when alpha < 1 / (n + 1), saying how many more successes are needed.
+    """
+    values = np.sort(np.asarray(statistics, float))
+    n = len(values)
+    rank = math.ceil((n + 1) * (1 - alpha))
+    if rank > n:
+        needed = math.ceil(1 / alpha) - 1
+        raise CalibrationError(
+            f"A false-alarm rate of {alpha:g} needs at least {needed} successful calibration episodes; there are {n}. "
+            f"Collect {needed - n} more successes or accept alpha >= {1 / (n + 1):.3f}."
+        )
+    threshold = float(np.nextafter(values[rank - 1], np.inf))
+    upper = float(stats.beta.ppf(0.95, n + 1 - rank, rank))
+    return Calibration(threshold=threshold, alpha=alpha, successes=n, alpha_upper=upper)

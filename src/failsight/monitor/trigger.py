@@ -1,0 +1,72 @@
+"""From risk to alarm: K of the last N ticks above the threshold, hysteresis on release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from failsight.core.types import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerRule:
+    """On when p_fail >= threshold on `needed` of the last `window` ticks; off after `release_steps` ticks at or below
+    `release_ratio` * threshold."""
+
+    needed: int = 3
+    window: int = 5
+    release_steps: int = 8
+    release_ratio: float = 0.8
+
+
+class Trigger:
+    """Streaming trigger. `statistic` is the `needed`-th largest p_fail of the window: at or above the threshold exactly
+    when K of the last N ticks are."""
+
+    def __init__(self, rule: TriggerRule, threshold: float) -> None:
+        self._rule, self.threshold = rule, threshold
+        self._recent = np.full(rule.window, -np.inf)
+        self.reset()
+
+    def reset(self) -> None:
+        """Silent."""
+        self._recent[:] = -np.inf
+        self._at, self._below, self.on, self.statistic = 0, 0, False, -np.inf
+
+    def update(self, p_fail: float, hazard: bool = False) -> bool:
+        """Whether the trigger is on after this tick; a hazard (NaN, watchdog) switches it on at once."""
+        self._recent[self._at] = p_fail if np.isfinite(p_fail) else -np.inf
+        self._at = (self._at + 1) % self._rule.window
+        self.statistic = float(np.sort(self._recent)[-self._rule.needed])
+        self._below = self._below + 1 if p_fail <= self._rule.release_ratio * self.threshold else 0
+        if hazard or self.statistic >= self.threshold:
+            self.on = True
+        elif self._below >= self._rule.release_steps:
+            self.on = False
+        return self.on
+
+    def save_state(self) -> dict[str, Array]:
+        """Memory of the running episode."""
+        return {"recent": self._recent.copy(), "scalars": np.array([self._at, self._below, self.on, self.statistic])}
+
+    def load_state(self, state: dict[str, Array]) -> None:
+        """Restore it."""
+        self._recent[:] = state["recent"]
+        at, below, on, statistic = state["scalars"]
+        self._at, self._below, self.on, self.statistic = int(at), int(below), bool(on), float(statistic)
+
+
+def episode_statistic(p_fail: Array, rule: TriggerRule) -> float:
+    """Largest trigger statistic of an episode: the trigger fires exactly when it reaches the threshold.
+
+    -inf for an episode shorter than `needed` ticks (it cannot fire).
+    """
+    if len(p_fail) < rule.needed:
+        return float("-inf")
+    trigger = Trigger(rule, float("inf"))
+    best = float("-inf")
+    for value in p_fail:
+        trigger.update(float(value))
+        best = max(best, trigger.statistic)
+    return best

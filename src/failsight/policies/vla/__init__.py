@@ -1,0 +1,1 @@
+"""Vision-language-action policies; today the `tiny` cell: a small network trained from scratch."""

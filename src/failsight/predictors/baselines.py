@@ -1,0 +1,88 @@
+"""What every headline must beat: the clock and the task's failure rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from failsight.core.types import FAILURE_TYPES, Array, Risk
+
+
+class ClockPredictor:
+    """P(fail | still running at step t), from training lengths; knows nothing but the time."""
+
+    name = "clock"
+    hidden_size = 0
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        """Args: arrays: `rate` (T,) failure rate among training episodes still running at step t."""
+        self.arrays = dict(arrays)
+        self.reset("")
+
+    @staticmethod
+    def fit(lengths: Sequence[int], failed: Sequence[bool]) -> ClockPredictor:
+        """Failure rate of the episodes still running, with one pseudo-episode of each outcome."""
+        length, fail = np.array(lengths), np.array(failed)
+        steps = np.arange(max(lengths))
+        running = (length[None] > steps[:, None]).sum(1)
+        failing = ((length[None] > steps[:, None]) & fail[None]).sum(1)
+        return ClockPredictor({"rate": ((failing + 1) / (running + 2)).astype(np.float32)})
+
+    def reset(self, task: str) -> None:
+        """Back to step 0."""
+        self._step = 0
+
+    def update(self, signals: Array, hidden: Array | None) -> Risk:
+        """Risk from the elapsed time."""
+        rate = self.arrays["rate"]
+        p_fail = float(rate[min(self._step, len(rate) - 1)])
+        self._step += 1
+        return Risk(p_fail=p_fail, type=np.full(len(FAILURE_TYPES), p_fail / 4))
+
+    def save_state(self) -> dict[str, Array]:
+        """The step."""
+        return {"step": np.array(self._step)}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Restore it."""
+        self._step = int(state["step"])
+
+
+class TaskPriorPredictor:
+    """The failure rate of the task in training, the same at every step."""
+
+    name = "task-prior"
+    hidden_size = 0
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        """Args: arrays: one () array per task under `task.<id>`, and `base` () for unknown tasks."""
+        self.arrays = dict(arrays)
+        self.reset("")
+
+    @staticmethod
+    def fit(tasks: Sequence[str], failed: Sequence[bool]) -> TaskPriorPredictor:
+        """Shrunken rates (failures + 2 base) / (episodes + 2)."""
+        fail = np.array(failed, float)
+        base = float(fail.mean())
+        arrays = {"base": np.array(base, np.float32)}
+        for task in sorted(set(tasks)):
+            mine = fail[np.array(tasks) == task]
+            arrays[f"task.{task}"] = np.array((mine.sum() + 2 * base) / (len(mine) + 2), np.float32)
+        return TaskPriorPredictor(arrays)
+
+    def reset(self, task: str) -> None:
+        """Look up the task."""
+        self._p_fail = float(self.arrays.get(f"task.{task}", self.arrays["base"]))
+
+    def update(self, signals: Array, hidden: Array | None) -> Risk:
+        """The same risk at every step."""
+        return Risk(p_fail=self._p_fail, type=np.full(len(FAILURE_TYPES), self._p_fail / 4))
+
+    def save_state(self) -> dict[str, Array]:
+        """Nothing beyond the task."""
+        return {"p_fail": np.array(self._p_fail)}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Restore it."""
+        self._p_fail = float(state["p_fail"])

@@ -1,0 +1,80 @@
+"""From signals and hidden state to network inputs: log for heavy tails, standardise, mask what is missing, clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from failsight.core.errors import EpisodeDataError
+from failsight.core.types import Array
+from failsight.signals.bank import SIGNAL_NAMES
+
+_LOG = ("epistemic_spread", "action_variance", "max_joint_variance", "command_residual", "slip", "overlap")
+_CLIP = 5.0
+LOG_MASK = np.array([name in _LOG for name in SIGNAL_NAMES])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whitening:
+    """Per-feature mean and scale of [signals, hidden], from training episodes only."""
+
+    mean: Array
+    """(S + D,) float32."""
+    scale: Array
+    """(S + D,) float32, 1 / standard deviation."""
+    signals: int
+    """S; the rest is the hidden state."""
+
+    @property
+    def hidden(self) -> int:
+        """D."""
+        return len(self.mean) - self.signals
+
+    @staticmethod
+    def fit(signals: Array, hidden: Array | None) -> Whitening:
+        """From stacked training steps (N, S) and (N, D); a feature that never varies gets scale 0."""
+        parts = [log_signals(signals)]
+        if hidden is not None:
+            parts.append(hidden.astype(np.float64))
+        means, scales = [], []
+        for part in parts:
+            mean, deviation = np.nanmean(part, 0), np.nanstd(part, 0)
+            means.append(np.nan_to_num(mean))
+            scales.append(np.where(np.nan_to_num(deviation) > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0))
+        return Whitening(
+            mean=np.concatenate(means).astype(np.float32),
+            scale=np.concatenate(scales).astype(np.float32),
+            signals=signals.shape[1],
+        )
+
+    def apply(self, signals: Array, hidden: Array | None) -> Array:
+        """(..., S + D) float32 inputs; what is not finite becomes 0, the mean of the training data."""
+        raw = np.empty((*signals.shape[:-1], len(self.mean)), np.float32)
+        raw[..., : self.signals] = log_signals(signals)
+        if self.hidden:
+            if hidden is None or hidden.shape[-1] != self.hidden:
+                found = "none" if hidden is None else str(hidden.shape[-1])
+                raise EpisodeDataError(
+                    f"This predictor needs a hidden state of size {self.hidden}; the policy gives {found}."
+                )
+            raw[..., self.signals :] = hidden
+        return self.standardise(raw)
+
+    def standardise(self, raw: Array) -> Array:
+        """In place: standardise, mask, clip."""
+        raw -= self.mean
+        raw *= self.scale
+        np.nan_to_num(raw, copy=False, nan=0.0, posinf=_CLIP, neginf=-_CLIP)
+        return np.clip(raw, -_CLIP, _CLIP, out=raw)
+
+
+def log_signals(signals: Array) -> Array:
+    """log(x + 1e-4) of error-, variance- and residual-like signals, the others unchanged; (..., S) float64.
+
+    S may be a prefix of `SIGNAL_NAMES` (the six uncertainty signals come first).
+    """
+    values = signals.astype(np.float64)
+    mask = LOG_MASK[: values.shape[-1]]
+    values[..., mask] = np.log(np.maximum(values[..., mask], 0.0) + 1e-4)
+    return values

@@ -1,0 +1,60 @@
+"""Fitting the SALUS-style network: 6-64-64-4, weighted BCE on failure types, every step an example."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from failsight.core.types import FAILURE_TYPES, Array
+from failsight.predictors.dataset import Sequence_
+from failsight.predictors.features import Whitening
+from failsight.predictors.mlp import MlpPredictor
+from failsight.signals.bank import UNCERTAINTY_NAMES
+
+
+def fit_mlp(train: Sequence[Sequence_], validate: Sequence[Sequence_], seed: int = 0, epochs: int = 40) -> MlpPredictor:
+    """Positive weights balance each type; the epoch with the lowest validation loss is kept."""
+    torch.manual_seed(seed)
+    inputs = len(UNCERTAINTY_NAMES)
+    whitening = Whitening.fit(np.concatenate([s.signals[:, :inputs] for s in train]), None)
+    x, y = _examples(train, whitening)
+    held_x, held_y = _examples(validate or train, whitening)
+    network = nn.Sequential(
+        nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, len(FAILURE_TYPES))
+    )
+    positive = y.sum(0)
+    weight = ((len(y) - positive) / positive.clamp(min=1)).clamp(max=50)
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-4)
+    best, best_state = float("inf"), {k: v.clone() for k, v in network.state_dict().items()}
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x)).split(1024):
+            loss = F.binary_cross_entropy_with_logits(network(x[rows]), y[rows], pos_weight=weight)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        with torch.no_grad():
+            value = float(F.binary_cross_entropy_with_logits(network(held_x), held_y, pos_weight=weight))
+        if value < best:
+            best, best_state = value, {k: v.clone() for k, v in network.state_dict().items()}
+    arrays: dict[str, Array] = {"mean": whitening.mean, "scale": whitening.scale}
+    for layer, at in enumerate((0, 2, 4)):
+        arrays[f"w{layer}"] = best_state[f"{at}.weight"].numpy()
+        arrays[f"b{layer}"] = best_state[f"{at}.bias"].numpy()
+    return MlpPredictor(arrays)
+
+
+def _examples(sequences: Sequence[Sequence_], whitening: Whitening) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every step with its episode's type; steps more than 20 before the onset count as normal."""
+    inputs = len(UNCERTAINTY_NAMES)
+    xs, ys = [], []
+    for s in sequences:
+        y = np.zeros((len(s.signals), len(FAILURE_TYPES)), np.float32)
+        if s.onset is not None:
+            y[max(0, s.onset - 20) :, s.kind] = 1.0
+        xs.append(whitening.apply(s.signals[:, :inputs], None))
+        ys.append(y)
+    return torch.from_numpy(np.concatenate(xs)), torch.from_numpy(np.concatenate(ys))

@@ -1,0 +1,206 @@
+"""Fitting the recurrent ensemble in torch: bootstrapped members, hazard + type + dimension losses, best epoch kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+
+from failsight.core.errors import FailsightError
+from failsight.core.rng import keyed_rng
+from failsight.core.types import FAILURE_TYPES, Array
+from failsight.predictors.dataset import Sequence_
+from failsight.predictors.features import Whitening
+from failsight.predictors.hazard import BINS
+from failsight.predictors.recurrent import RecurrentPredictor
+
+Progress = Callable[[int, int, float], None]
+"""Member, epoch, validation loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecurrentOptions:
+    """Dials of the fit."""
+
+    members: int = 5
+    units: int = 64
+    epochs: int = 30
+    batch: int = 32
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    dropout: float = 0.2
+    after_onset: float = 0.25
+    """Weight of steps after the onset: the episode is lost, little is left to learn."""
+    use_hidden: bool = True
+    seed: int = 0
+
+
+class Member(nn.Module):
+    """One member of the ensemble."""
+
+    def __init__(self, inputs: int, units: int, actions: int, dropout: float) -> None:
+        super().__init__()
+        self.enter = nn.Linear(inputs, units)
+        self.gru = nn.GRU(units, units, batch_first=True)
+        self.head = nn.Linear(units, BINS + len(FAILURE_TYPES) + actions)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, inputs) -> (B, T, BINS + 4 + A)."""
+        entered = F.relu(self.enter(self.dropout(x)))
+        memory, _ = self.gru(entered)
+        out: Tensor = self.head(self.dropout(memory))
+        return out
+
+
+@dataclass(slots=True)
+class Padded:
+    """Sequences as padded tensors (N, T, ...); weight 0 marks padding."""
+
+    x: Tensor
+    bins: Tensor
+    kind: Tensor
+    dimension: Tensor
+    weight: Tensor
+    type_weight: Tensor
+    """(4,) inverse square root of each type's frequency: rare types count more per step."""
+
+
+def pad(sequences: Sequence[Sequence_], whitening: Whitening, after_onset: float) -> Padded:
+    """Whitened, padded tensors."""
+    steps = max(len(s.signals) for s in sequences)
+    count, inputs, actions = len(sequences), len(whitening.mean), sequences[0].dimension.shape[1]
+    x = np.zeros((count, steps, inputs), np.float32)
+    bins = np.zeros((count, steps), np.int64)
+    dimension = np.zeros((count, steps, actions), np.float32)
+    weight = np.zeros((count, steps), np.float32)
+    for i, s in enumerate(sequences):
+        length = len(s.signals)
+        x[i, :length] = whitening.apply(s.signals, s.hidden if whitening.hidden else None)
+        bins[i, :length], dimension[i, :length] = s.bins, s.dimension
+        weight[i, :length] = 1.0
+        if s.onset is not None:
+            weight[i, s.onset + 1 : length] = after_onset
+    kind = np.array([s.kind for s in sequences])
+    counts = np.bincount(kind[kind >= 0], minlength=len(FAILURE_TYPES))
+    type_weight = np.sqrt(counts.sum() / (len(FAILURE_TYPES) * np.maximum(counts, 1))).astype(np.float32)
+    return Padded(*(torch.from_numpy(a) for a in (x, bins, kind, dimension, weight, type_weight)))
+
+
+def loss_of(out: Tensor, part: Padded) -> Tensor:
+    """Hazard likelihood + type cross-entropy on failures + dimension BCE, weighted mean over steps."""
+    hazard_logits = out[..., :BINS]
+    reached = torch.arange(BINS) <= part.bins[..., None]
+    event = torch.arange(BINS) == part.bins[..., None]
+    each = F.binary_cross_entropy_with_logits(hazard_logits, event.float(), reduction="none")
+    hazard = (each * reached).sum(-1)
+    kinds = out[..., BINS : BINS + len(FAILURE_TYPES)]
+    failed = (part.kind >= 0)[:, None].expand(hazard.shape)
+    target = part.kind.clamp(min=0)[:, None].expand(hazard.shape)
+    kind = F.cross_entropy(kinds.flatten(0, 1), target.flatten(), part.type_weight, reduction="none")
+    kind = kind.view_as(hazard) * failed
+    dims = F.binary_cross_entropy_with_logits(
+        out[..., BINS + len(FAILURE_TYPES) :], part.dimension, reduction="none"
+    ).mean(-1)
+    total = (hazard + 0.5 * kind + 2.0 * dims) * part.weight
+    result: Tensor = total.sum() / part.weight.sum()
+    return result
+
+
+def fit_recurrent(
+    train: Sequence[Sequence_],
+    validate: Sequence[Sequence_],
+    options: RecurrentOptions,
+    log_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> RecurrentPredictor:
+    """Fit on `train`, keep each member's best epoch on `validate`; same inputs and seed give the same weights."""
+    hidden = None
+    if options.use_hidden and train[0].hidden is not None:
+        hidden = np.concatenate([np.asarray(s.hidden) for s in train])
+    whitening = Whitening.fit(np.concatenate([s.signals for s in train]), hidden)
+    data, held_out = (pad(part, whitening, options.after_onset) for part in (train, validate or train))
+    writer = SummaryWriter(str(log_dir)) if log_dir is not None else None
+    members = []
+    for index in range(options.members):
+        members.append(_fit_member(index, data, held_out, options, writer, progress))
+    if writer is not None:
+        writer.close()
+    return RecurrentPredictor(_export(members, whitening))
+
+
+def _fit_member(
+    index: int,
+    data: Padded,
+    held_out: Padded,
+    options: RecurrentOptions,
+    writer: SummaryWriter | None,
+    progress: Progress | None,
+) -> Member:
+    torch.manual_seed(options.seed * 1000 + index)
+    rng = keyed_rng(options.seed, "member", index)
+    count = len(data.x)
+    member = Member(data.x.shape[-1], options.units, data.dimension.shape[-1], options.dropout)
+    optimizer = torch.optim.AdamW(member.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+    drawn = rng.integers(count, size=count) if index else np.arange(count)
+    steps = options.epochs * max(1, count // options.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, total_steps=steps + 1)
+    best, best_state = float("inf"), {k: v.clone() for k, v in member.state_dict().items()}
+    for epoch in range(options.epochs):
+        member.train()
+        order = drawn[rng.permutation(count)]
+        for at in range(max(1, count // options.batch)):
+            rows = torch.from_numpy(order[at * options.batch : (at + 1) * options.batch])
+            part = _rows(data, rows)
+            loss = loss_of(member(part.x), part)
+            if not torch.isfinite(loss):
+                raise FailsightError(f"The predictor's loss is not finite in epoch {epoch}; check the signals for NaN.")
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(member.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+        member.eval()
+        with torch.no_grad():
+            value = float(loss_of(member(held_out.x), held_out))
+        if value < best:
+            best, best_state = value, {k: v.clone() for k, v in member.state_dict().items()}
+        if writer is not None:
+            writer.add_scalar(f"member{index}/train", float(loss.detach()), epoch)
+            writer.add_scalar(f"member{index}/valid", value, epoch)
+        if progress is not None:
+            progress(index, epoch, value)
+    member.load_state_dict(best_state)
+    return member.eval()
+
+
+def _rows(data: Padded, rows: Tensor) -> Padded:
+    longest = int((data.weight[rows] > 0).sum(1).max())
+    parts = (data.x, data.bins, data.dimension, data.weight)
+    x, bins, dimension, weight = (p[rows, :longest] for p in parts)
+    return Padded(x, bins, data.kind[rows], dimension, weight, data.type_weight)
+
+
+def _export(members: Sequence[Member], whitening: Whitening) -> dict[str, Array]:
+    def stack(name: str) -> Array:
+        return np.stack([m.state_dict()[name].numpy() for m in members]).astype(np.float32)
+
+    return {
+        "mean": whitening.mean,
+        "scale": whitening.scale,
+        "signals": np.array([whitening.signals]),
+        "enter_w": stack("enter.weight"),
+        "enter_b": stack("enter.bias"),
+        "gru_x": stack("gru.weight_ih_l0"),
+        "gru_h": stack("gru.weight_hh_l0"),
+        "bias_x": stack("gru.bias_ih_l0"),
+        "bias_h": stack("gru.bias_hh_l0"),
+        "head_w": stack("head.weight"),
+        "head_b": stack("head.bias"),
+    }

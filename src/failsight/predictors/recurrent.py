@@ -1,0 +1,147 @@
+"""The default predictor's step in NumPy: an ensemble of small GRUs on hidden state and signals, preallocated.
+
+Per member: linear + ReLU, GRU cell, linear heads for hazard (BINS), failure type (4) and dimension risk (A). All
+members run as stacked matrices. The part of the first layer that reads the hidden state is reused until the policy
+infers again. Torch is needed to fit it (`fit_recurrent`), never to run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from failsight.core.errors import BundleError
+from failsight.core.types import FAILURE_TYPES, Array, Risk
+from failsight.predictors.features import LOG_MASK, Whitening
+from failsight.predictors.hazard import BINS, MIDDLES
+
+_TYPES = len(FAILURE_TYPES)
+
+
+class RecurrentPredictor:
+    """Streaming ensemble; `update` costs a few matrix-vector products and allocates little."""
+
+    name = "recurrent"
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        """Args: arrays: `mean`, `scale`, `signals` (), `enter_w` (E, U, S+D), `enter_b` (E, U), `gru_x` and `gru_h`
+        (E, 3U, U), `bias_x` and `bias_h` (E, 3U), `head_w` (E, BINS + 4 + A, U), `head_b` (E, BINS + 4 + A)."""
+        self.arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+        try:
+            self.whitening = Whitening(
+                mean=arrays["mean"], scale=arrays["scale"], signals=int(arrays["signals"].ravel()[0])
+            )
+            self._members, self._units, inputs = arrays["enter_w"].shape
+            self._outputs = arrays["head_w"].shape[1]
+        except KeyError as error:
+            raise BundleError(f"The model file has no array {error}; it is not a recurrent predictor.") from error
+        if inputs != len(self.whitening.mean):
+            raise BundleError(f"The model reads {inputs} features but its whitening has {len(self.whitening.mean)}.")
+        split = self.whitening.signals
+        flat = arrays["enter_w"].reshape(-1, inputs)
+        self._enter_signals = np.ascontiguousarray(flat[:, :split])
+        self._enter_hidden = np.ascontiguousarray(flat[:, split:])
+        rows = self._members * self._units
+        self._allocate(rows)
+        self.reset("")
+
+    def _allocate(self, rows: int) -> None:
+        shape = (self._members, self._units, 1)
+        self._enter_bias = self.arrays["enter_b"].reshape(-1).astype(np.float32)
+        self._from_hidden, self._entered = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
+        self._x, self._h = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self._gates_x = np.zeros((self._members, 3 * self._units, 1), np.float32)
+        self._gates_h = np.zeros_like(self._gates_x)
+        self._out = np.zeros((self._members, self._outputs, 1), np.float32)
+        self._bias_x, self._bias_h = self.arrays["bias_x"][..., None], self.arrays["bias_h"][..., None]
+        self._head_bias = self.arrays["head_b"][..., None]
+        self._signal_buffer = np.zeros(self.whitening.signals, np.float32)
+        self._hidden_buffer = np.zeros(self.whitening.hidden, np.float32)
+        self._log = LOG_MASK[: self.whitening.signals]
+
+    @property
+    def hidden_size(self) -> int:
+        """Size of the hidden state it needs; 0 when it reads signals only."""
+        return self.whitening.hidden
+
+    def reset(self, task: str) -> None:
+        """Start an episode; the task is not used (its failure rate is not evidence)."""
+        self._h[:] = 0
+        self._seen: Array | None = None
+
+    def update(self, signals: Array, hidden: Array | None) -> Risk:
+        """Risk after one more tick; signals (S,), hidden (D,) or None when the model reads signals only."""
+        self._enter(signals, hidden)
+        units = self._units
+        np.matmul(self.arrays["gru_x"], self._x, out=self._gates_x)
+        np.matmul(self.arrays["gru_h"], self._h, out=self._gates_h)
+        self._gates_x += self._bias_x
+        self._gates_h += self._bias_h
+        gates = _sigmoid(self._gates_x[:, : 2 * units] + self._gates_h[:, : 2 * units])
+        reset, keep = gates[:, :units], gates[:, units:]
+        new = np.tanh(self._gates_x[:, 2 * units :] + reset * self._gates_h[:, 2 * units :])
+        self._h *= keep
+        self._h += (1 - keep) * new
+        np.matmul(self.arrays["head_w"], self._h, out=self._out)
+        self._out += self._head_bias
+        return self._risk(self._out[..., 0])
+
+    def _enter(self, signals: Array, hidden: Array | None) -> None:
+        split, whitening = self.whitening.signals, self.whitening
+        buffer = self._signal_buffer
+        buffer[:] = signals
+        buffer[self._log] = np.log(np.maximum(buffer[self._log], 0.0) + np.float32(1e-4))
+        _standardise(buffer, whitening.mean[:split], whitening.scale[:split])
+        if whitening.hidden and (hidden is None or hidden is not self._seen):
+            if hidden is None or len(hidden) != whitening.hidden:
+                found = "none" if hidden is None else str(len(hidden))
+                raise BundleError(f"This predictor needs a hidden state of size {whitening.hidden}; it got {found}.")
+            self._hidden_buffer[:] = hidden
+            _standardise(self._hidden_buffer, whitening.mean[split:], whitening.scale[split:])
+            np.dot(self._enter_hidden, self._hidden_buffer, out=self._from_hidden)
+            self._from_hidden += self._enter_bias
+            self._seen = hidden
+        np.dot(self._enter_signals, buffer, out=self._entered)
+        self._entered += self._from_hidden if whitening.hidden else self._enter_bias
+        np.maximum(self._entered, 0, out=self._x.reshape(-1))
+
+    def _risk(self, out: Array) -> Risk:
+        hazard = _sigmoid(out[:, :BINS])
+        alive = np.cumprod(1 - hazard, axis=1)
+        lost = hazard.copy()
+        lost[:, 1:] *= alive[:, :-1]
+        p_members = lost.sum(1)
+        mean_lost = lost.mean(0)
+        p_fail = float(p_members.mean())
+        kinds = np.exp(out[:, BINS : BINS + _TYPES] - out[:, BINS : BINS + _TYPES].max(1, keepdims=True))
+        kinds /= kinds.sum(1, keepdims=True)
+        return Risk(
+            p_fail=p_fail,
+            time_to_failure=float(mean_lost @ MIDDLES / max(p_fail, 1e-9)),
+            type=kinds.mean(0) * p_fail,
+            dimension=_sigmoid(out[:, BINS + _TYPES :]).mean(0),
+            spread=float(p_members.std()),
+        )
+
+    def save_state(self) -> dict[str, Array]:
+        """The hidden state of the GRUs."""
+        return {"h": self._h.copy()}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Restore it; the hidden state of the policy is read afresh at the next step."""
+        self._h[:] = state["h"]
+        self._seen = None
+
+
+def _standardise(values: Array, mean: Array, scale: Array) -> None:
+    values -= mean
+    values *= scale
+    if not np.isfinite(values).all():
+        np.nan_to_num(values, copy=False, nan=0.0, posinf=5.0, neginf=-5.0)
+    np.minimum(np.maximum(values, -5.0, out=values), 5.0, out=values)
+
+
+def _sigmoid(x: Array) -> Array:
+    """Logistic function through tanh: no overflow."""
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * x), np.float32)

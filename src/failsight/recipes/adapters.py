@@ -1,0 +1,41 @@
+"""Names -> simulators, policies, operators; benches for worker processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from failsight.core.contracts import Operator, Policy, Sim
+from failsight.core.errors import UnknownNameError
+from failsight.core.registry import load, resolve
+from failsight.policies import POLICIES
+from failsight.runtime.collect import Bench
+from failsight.sims import OPERATORS, SIMS
+
+
+def make_sim(name: str) -> Sim:
+    """A registered simulator that renders only on demand. Raises UnknownNameError."""
+    sim: Sim = resolve("simulator", name, SIMS)(images="on_demand")
+    return sim
+
+
+def make_policy(name: str) -> Policy:
+    """A registered policy, or a checkpoint folder. Raises UnknownNameError with the nearest names."""
+    if name in POLICIES:
+        policy: Policy = resolve("policy", name, POLICIES)()
+        return policy
+    if Path(name).exists():
+        loaded: Policy = load("failsight.policies.vla.policy:TinyPolicy").load(name)
+        return loaded
+    raise UnknownNameError("policy or checkpoint folder", name, POLICIES)
+
+
+def make_operator(sim: str) -> Operator:
+    """The scripted expert of a simulator."""
+    operator: Operator = resolve("operator", sim, OPERATORS)()
+    return operator
+
+
+def make_bench(sim: str, policy: str, extras: dict[str, Any] | None = None) -> Bench:
+    """Simulator and policy of one worker process."""
+    return Bench(make_sim(sim), make_policy(policy), extras or {})

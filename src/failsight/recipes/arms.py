@@ -1,0 +1,191 @@
+"""Arms: what happens to the same keyed episode under each intervention, by forks at the trigger.
+
+Up to the trigger every arm is the same episode, so it is run once, saved at the trigger, and every arm's future starts
+there. The placebo does the retry at a moment drawn from the alarms' own distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from failsight.core.contracts import Context, Intervention
+from failsight.core.harm import CollisionRule
+from failsight.core.rng import keyed_rng
+from failsight.core.types import Decision, DecisionKind, EpisodeKey, Outcome, Verdict
+from failsight.evaluation.paired import PairedEpisode
+from failsight.interventions.ladder import GateEntry, Ladder
+from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover
+from failsight.monitor.bundle import load_monitor
+from failsight.recipes.adapters import make_bench, make_operator
+from failsight.runtime.collect import Bench
+from failsight.runtime.loop import Loop, Snapshot, Trace
+from failsight.runtime.pool import run_pool
+
+RUNGS: Mapping[str, Callable[[], Intervention]] = {
+    "slow": Slow,
+    "retry": Retry,
+    "takeover": Takeover,
+    "safe_stop": SafeStop,
+}
+AUTONOMOUS = ("slow", "retry")
+LADDER_ORDER = (*AUTONOMOUS, "takeover")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmPlan:
+    """What to run at each trigger."""
+
+    arms: tuple[str, ...]
+    gate: tuple[GateEntry, ...] = ()
+    placebo_steps: tuple[int | None, ...] = ()
+    """Triggers of the calibration episodes; the placebo draws from them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkRecord:
+    """One keyed episode: doing nothing, and every arm that fired."""
+
+    key: EpisodeKey
+    none: PairedEpisode
+    trigger_step: int | None
+    arms: dict[str, PairedEpisode]
+    again: Outcome | None
+    """Outcome of continuing a second time from the trigger (A/A); None without a trigger."""
+
+
+class Forced:
+    """Runs an intervention as if the trigger were on at its first tick only: the placebo."""
+
+    def __init__(self, inner: Intervention) -> None:
+        self._inner = inner
+        self.reset()
+
+    def reset(self) -> None:
+        """Not fired yet."""
+        self._inner.reset()
+        self._fired = False
+
+    def propose(self, verdict: Verdict, context: Context) -> Decision:
+        """The inner decision for a verdict without the real trigger."""
+        fake = replace(verdict, trigger=not self._fired, why="random moment (placebo)")
+        self._fired = True
+        return self._inner.propose(fake, context)
+
+
+def make_arm(name: str, gate: Sequence[GateEntry]) -> Intervention:
+    """A fresh intervention for an arm name."""
+    if name == "placebo":
+        return Forced(Retry())
+    if name in RUNGS:
+        return RUNGS[name]()
+    order = LADDER_ORDER if name == "ladder" else AUTONOMOUS
+    entries = {entry.rung: entry for entry in gate}
+    return Ladder({rung: RUNGS[rung]() for rung in order}, order, entries)
+
+
+def fork_episode(plan: ArmPlan, bench: Bench, key: EpisodeKey) -> ForkRecord:
+    """Run one keyed episode and all its arms."""
+    loop = Loop(bench.sim, bench.policy, monitor=bench.extras["monitor"], operator=bench.extras["operator"])
+    placebo = placebo_step(plan, key)
+    loop.start(key)
+    at_trigger, at_placebo = _run_base(loop, placebo)
+    base, trigger_step = loop.trace, loop.trace.trigger_step
+    arms: dict[str, PairedEpisode] = {}
+    for name in plan.arms:
+        snapshot = at_placebo if name == "placebo" else at_trigger
+        if snapshot is not None:
+            loop.resume(snapshot, make_arm(name, plan.gate))
+            arms[name] = summarise(key, loop.trace, True)
+    again = loop.resume(at_trigger, None) if at_trigger is not None else None
+    return ForkRecord(
+        key=key, none=summarise(key, base, False), trigger_step=trigger_step, arms=arms, again=again
+    )
+
+
+def placebo_step(plan: ArmPlan, key: EpisodeKey) -> int | None:
+    """The keyed random moment of an episode, or None: distributed like the real alarms."""
+    if not plan.placebo_steps:
+        return None
+    return plan.placebo_steps[int(keyed_rng(*key.parts, "placebo").integers(len(plan.placebo_steps)))]
+
+
+def _run_base(loop: Loop, placebo: int | None) -> tuple[Snapshot | None, Snapshot | None]:
+    """Do nothing to the end, saving at the first trigger and at the placebo's moment."""
+    saved: dict[str, Snapshot] = {}
+    while not loop.done:
+        pending = loop.perceive()
+        step, verdict = pending
+        if verdict.trigger and "trigger" not in saved:
+            saved["trigger"] = loop.save(pending)
+        if step.index == placebo:
+            saved["placebo"] = loop.save(pending)
+        loop.act(*pending)
+    return saved.get("trigger"), saved.get("placebo")
+
+
+def summarise(key: EpisodeKey, trace: Trace, triggered: bool) -> PairedEpisode:
+    """What the statistics need of an episode."""
+    assert trace.outcome is not None
+    rule = CollisionRule()
+    return PairedEpisode(
+        task=key.task,
+        outcome=trace.outcome,
+        collision=any(rule.matches(event) for event in trace.events),
+        triggered=triggered,
+        steps=len(trace.kinds),
+        intervened_steps=sum(kind != DecisionKind.CONTINUE for kind in trace.kinds),
+        human_steps=trace.human_steps,
+    )
+
+
+def fork_bench(sim: str, policy: str, bundle: Path) -> Bench:
+    """A worker's simulator, policy, monitor and operator."""
+    bench = make_bench(sim, policy)
+    bench.extras["monitor"] = load_monitor(bundle, bench.policy)
+    bench.extras["operator"] = make_operator(sim)
+    return bench
+
+
+def run_forks(
+    keys: Sequence[EpisodeKey], plan: ArmPlan, sim: str, policy: str, bundle: Path, workers: int
+) -> Iterator[ForkRecord]:
+    """Fork records as they finish."""
+    build = partial(fork_bench, sim, policy, bundle)
+    for _, record in run_pool(build, partial(fork_episode, plan), list(keys), workers):
+        yield record
+
+
+def gate_from(records: Sequence[ForkRecord]) -> tuple[GateEntry, ...]:
+    """What the forks of development episodes say about every rung."""
+    entries = []
+    for rung in LADDER_ORDER:
+        rows = [r for r in records if rung in r.arms]
+        failed = [r.none.outcome != Outcome.SUCCESS for r in rows]
+        good = [r.arms[rung].outcome == Outcome.SUCCESS for r in rows]
+        entries.append(
+            GateEntry(
+                rung=rung,
+                triggers=len(rows),
+                rescues=sum(f and g for f, g in zip(failed, good, strict=True)),
+                harms=sum(not f and not g for f, g in zip(failed, good, strict=True)),
+            )
+        )
+    return tuple(entries)
+
+
+def paired(records: Sequence[ForkRecord], arm: str) -> tuple[list[PairedEpisode], list[PairedEpisode]]:
+    """Doing nothing and the arm on every episode; where the arm never fired the two are the same episode."""
+    none = [r.none for r in records]
+    with_arm = [r.arms.get(arm, replace(r.none, triggered=False)) for r in records]
+    return none, with_arm
+
+
+def aa_flips(records: Sequence[ForkRecord]) -> tuple[int, int]:
+    """Continue against continue: (outcomes that differ, forks compared)."""
+    pairs = [(r.none.outcome, r.again) for r in records if r.again is not None]
+    return sum(a != b for a, b in pairs), len(pairs)
+
+

@@ -1,0 +1,125 @@
+"""Collection: a plan of episode keys, worker processes that own simulator and policy, crash-safe and resumable."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from failsight.core.contracts import Policy, Sim
+from failsight.core.errors import FailsightError, StorageError
+from failsight.core.rng import keyed_rng
+from failsight.core.types import EpisodeKey, Outcome
+from failsight.episodes.meta import EpisodeMeta, RunMeta
+from failsight.episodes.recorder import EpisodeRecorder, committed_tickets, episode_folder
+from failsight.episodes.run import Run
+from failsight.episodes.seal import read_episode_meta, seal
+from failsight.runtime.loop import Loop, run_episode
+from failsight.runtime.pool import run_pool
+
+
+@dataclass(slots=True)
+class Bench:
+    """What a worker process owns."""
+
+    sim: Sim
+    policy: Policy
+    extras: dict[str, Any]
+    """Anything else a kind of work needs (monitor, operator, ...)."""
+
+
+def record_episode(root: Path, video_share: float, bench: Bench, ticket: tuple[int, EpisodeKey]) -> EpisodeMeta:
+    """Run and commit one episode. A crash inside is recorded as errored, never as failed."""
+    number, key = ticket
+    filmed = float(keyed_rng(*key.parts, "video").random()) < video_share
+    sizes = {name: (height, width) for name, height, width in bench.sim.observation_spec.cameras}
+    fps = round(bench.sim.action_spec.rate_hz)
+    recorder = EpisodeRecorder(root, number, fps, sizes if filmed else None)
+    loop = Loop(bench.sim, bench.policy, recorder=recorder)
+    error, wall = "", 0.0
+    try:
+        trace, wall = run_episode(loop, key)
+        outcome, length = trace.outcome, len(trace.kinds)
+    except StorageError:
+        raise
+    except Exception as problem:
+        recorder.abandon()
+        recorder = EpisodeRecorder(root, number, fps, None)
+        error, outcome, length, filmed = f"{type(problem).__name__}: {problem}", Outcome.ERRORED, 0, False
+    assert outcome is not None
+    meta = EpisodeMeta(
+        ticket=number,
+        seed=key.seed,
+        task=key.task,
+        episode=key.episode,
+        condition=key.condition,
+        instruction=loop.task.instruction if not error else "",
+        horizon=loop.task.horizon if not error else 0,
+        outcome=outcome,
+        length=length,
+        policy=bench.policy.fingerprint,
+        wall_s=wall,
+        error=error,
+        video=filmed,
+    )
+    recorder.commit(meta)
+    return meta
+
+
+def prepare(root: Path, meta: RunMeta, resume: bool) -> list[tuple[int, EpisodeKey]]:
+    """Check the folder and return the tickets still to do.
+
+    Raises FailsightError when the folder holds another run, or a run and `resume` is False.
+    """
+    path = root / "meta/failsight/run.json"
+    if path.is_file():
+        if not resume:
+            raise FailsightError(f"{root} already holds a run. Add --resume to finish it, or choose another --out.")
+        old = RunMeta.read(path)
+        for name in ("plan", "policy", "sim", "video_share"):
+            if getattr(old, name) != getattr(meta, name):
+                raise FailsightError(
+                    f"{root} was started with another {name}; resume with the same settings or choose another --out."
+                )
+        if (root / "meta/info.json").is_file():
+            return []
+    elif root.is_dir() and any(root.iterdir()):
+        raise FailsightError(f"{root} is not empty and not a failsight run; choose another --out.")
+    meta.write(path)
+    for partial_folder in (root / "recording").glob("*.partial"):
+        shutil.rmtree(partial_folder)
+    done = set(committed_tickets(root))
+    return [(i, key) for i, key in enumerate(meta.plan) if i not in done]
+
+
+def committed(root: Path) -> list[EpisodeMeta]:
+    """Metas of the episodes a resumed run already has."""
+    if (root / "meta/info.json").is_file():
+        return list(Run(root).episodes)
+    return [read_episode_meta(episode_folder(root, ticket)) for ticket in committed_tickets(root)]
+
+
+def collect(
+    root: Path, meta: RunMeta, build: Callable[[], Bench], workers: int, resume: bool = False
+) -> Iterator[EpisodeMeta]:
+    """Run the plan, yielding each new episode as it is committed; seals the run at the end."""
+    tickets = prepare(root, meta, resume)
+    work = partial(record_episode, root, meta.video_share)
+    for _, done in run_pool(build, work, tickets, workers):
+        yield done
+    if not (root / "meta/info.json").is_file():
+        seal(root)
+
+
+def tensor_shapes(policy: Policy, sim: Sim, key: EpisodeKey) -> dict[str, tuple[int, ...]]:
+    """True shapes of the tensors this policy returns, from one inference."""
+    sim.reset(options={"key": key})
+    policy.reset(sim.task, key)
+    output = policy.infer(sim.observe(), 0)
+    values = {name: getattr(output, name) for name in ("chunk", "samples", "members")}
+    return {f"policy.{name}": tuple(np.shape(v)) for name, v in values.items() if v is not None}

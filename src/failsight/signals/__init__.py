@@ -1,0 +1,7 @@
+"""Layer `signals`: causal numbers per control step, from actions, samples and proprioception (numpy only)."""
+
+SIGNALS = {
+    "uncertainty": "failsight.signals.uncertainty:UncertaintySignals",
+    "patterns": "failsight.signals.patterns:PatternSignals",
+}
+"""Registered signal groups: name -> class."""

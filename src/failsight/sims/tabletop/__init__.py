@@ -1,0 +1,28 @@
+"""The embedded simulator: MuJoCo, primitive geoms, a gripper with real finger contacts, twelve tasks."""
+
+import os
+import sys
+
+if sys.platform.startswith("linux") and "DISPLAY" not in os.environ:
+    os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported: headless rendering by default
+
+import gymnasium  # noqa: E402
+
+ENV_ID = "failsight/Tabletop-v0"
+
+
+def register_envs() -> None:
+    """Register the Gymnasium ids: `failsight/Tabletop-v0` with `task=`, and one id per task."""
+    from failsight.sims.tabletop.tasks import HORIZON, TASKS
+
+    entry = "failsight.sims.tabletop.env:TabletopEnv"
+    if ENV_ID not in gymnasium.registry:
+        gymnasium.register(ENV_ID, entry_point=entry, max_episode_steps=HORIZON)
+        for task in TASKS:
+            name = "".join(part.capitalize() for part in task.split("-"))
+            gymnasium.register(
+                f"failsight/Tabletop{name}-v0",
+                entry_point=entry,
+                kwargs={"task": task},
+                max_episode_steps=HORIZON,
+            )
