@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -67,35 +67,54 @@ def within_auc(scores: Array, failed: Array, groups: Array) -> float:
     return total / weight if weight else float("nan")
 
 
-def auc_table(episodes: Sequence[Scored], step: int, key: str) -> dict[str, Estimate]:
-    """Pooled AUC at `step` over episodes still running then, and AUC within task, perturbation, and both."""
+class _Cut(NamedTuple):
+    """Scores at one step of the episodes still running then."""
+
+    scores: Array
+    failed: Array
+    groups: dict[str, Array]
+    """Group labels of every within-metric."""
+
+    def metric(self, name: str, rows: Array) -> float:
+        """AUC of a resample."""
+        if name == "auc":
+            return auc(self.scores[rows], self.failed[rows])
+        return within_auc(self.scores[rows], self.failed[rows], self.groups[name][rows])
+
+
+def _cut(episodes: Sequence[Scored], step: int) -> tuple[_Cut, list[str]]:
     alive = [e for e in episodes if len(e.p_fail) > step]
-    scores = np.array([e.p_fail[step] for e in alive])
-    failed = np.array([e.failed for e in alive], bool)
-    tasks = np.array([e.task for e in alive])
-    conditions = np.array([e.condition for e in alive])
-    cells = np.array([f"{e.task}|{e.condition}" for e in alive])
-    strata = [f"{e.task}|{e.failed}" for e in alive]
-
-    def pooled(rows: Array) -> float:
-        return auc(scores[rows], failed[rows])
-
-    def within(rows: Array) -> float:
-        return within_auc(scores[rows], failed[rows], tasks[rows])
-
-    def within_perturbation(rows: Array) -> float:
-        return within_auc(scores[rows], failed[rows], conditions[rows])
-
-    def within_cell(rows: Array) -> float:
-        return within_auc(scores[rows], failed[rows], cells[rows])
-
-    names = {
-        "auc": pooled,
-        "within_task_auc": within,
-        "within_perturbation_auc": within_perturbation,
-        "within_task_and_perturbation_auc": within_cell,
+    groups = {
+        "within_task_auc": [e.task for e in alive],
+        "within_perturbation_auc": [e.condition for e in alive],
+        "within_task_and_perturbation_auc": [f"{e.task}|{e.condition}" for e in alive],
     }
-    return {name: bootstrap(f, strata, (key, name, step)) for name, f in names.items()}
+    cut = _Cut(
+        np.array([e.p_fail[step] for e in alive]),
+        np.array([e.failed for e in alive], bool),
+        {name: np.array(labels) for name, labels in groups.items()},
+    )
+    return cut, [f"{e.task}|{e.failed}" for e in alive]
+
+
+AUC_METRICS = ("auc", "within_task_auc", "within_perturbation_auc", "within_task_and_perturbation_auc")
+
+
+def auc_points(episodes: Sequence[Scored], step: int) -> dict[str, float]:
+    """Pooled AUC at `step` over episodes still running then, and AUC within task, perturbation, and both."""
+    cut, _ = _cut(episodes, step)
+    everything = np.arange(len(cut.scores))
+    return {name: cut.metric(name, everything) for name in AUC_METRICS}
+
+
+def auc_table(episodes: Sequence[Scored], step: int, key: str) -> dict[str, Estimate]:
+    """`auc_points` with bootstrap intervals over episodes, stratified by task and outcome."""
+    cut, strata = _cut(episodes, step)
+
+    def estimate(name: str) -> Estimate:
+        return bootstrap(lambda rows: cut.metric(name, rows), strata, (key, name, step))
+
+    return {name: estimate(name) for name in AUC_METRICS}
 
 
 def false_alarms(episodes: Sequence[Scored]) -> Estimate:
@@ -191,7 +210,7 @@ def reliability(episodes: Sequence[Scored], step: int, bins: int = 8) -> dict[st
     p = np.array([float(e.p_fail[step]) for e in alive])
     y = np.array([e.failed for e in alive], float)
     order = np.argsort(p, kind="stable")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for part in np.array_split(order, bins):
         share = proportion(int(y[part].sum()), len(part))
         rows.append({"predicted": float(p[part].mean()), "observed": share.as_dict()})

@@ -12,12 +12,10 @@ from failsight.episodes.run import Episode
 from failsight.evaluation.detection import Scored
 from failsight.monitor.monitor import RiskMonitor
 from failsight.monitor.trigger import Trigger, TriggerRule
-from failsight.predictors.dataset import Sequence_
+from failsight.predictors.dataset import LabelledSequence
 
 
-def score_sequence(
-    sequence: Sequence_, predictor: Predictor, rule: TriggerRule, threshold: float
-) -> Scored:
+def score_sequence(sequence: LabelledSequence, predictor: Predictor, rule: TriggerRule, threshold: float) -> Scored:
     """One episode through a predictor and the trigger."""
     predictor.reset(sequence.task)
     trigger = Trigger(rule, threshold)
@@ -51,7 +49,7 @@ def _same(hidden: np.ndarray, a: int, b: int) -> bool:
 
 
 def score_all(
-    sequences: Sequence[Sequence_], predictor: Predictor, rule: TriggerRule, threshold: float
+    sequences: Sequence[LabelledSequence], predictor: Predictor, rule: TriggerRule, threshold: float
 ) -> list[Scored]:
     """Every episode, in order."""
     return [score_sequence(s, predictor, rule, threshold) for s in sequences]
@@ -63,5 +61,3 @@ def replay(monitor: RiskMonitor, episode: Episode) -> list[Verdict]:
     suite = "recorded"
     monitor.reset(Task(id=meta.task, suite=suite, instruction=meta.instruction, horizon=meta.horizon))
     return [monitor.step(step) for step in episode.steps()]
-
-

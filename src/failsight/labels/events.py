@@ -16,7 +16,7 @@ second), at the latest one second before the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from failsight.core.types import Array, Event
 class LabelThresholds:
     """Every number a label depends on."""
 
-    collision: CollisionRule = CollisionRule()
+    collision: CollisionRule = field(default_factory=CollisionRule)
     drop_height_m: float = 0.015
     """Below this a release is a re-grasp on the table."""
     lift_height_m: float = 0.015
@@ -119,7 +119,7 @@ class EventLabeler:
         names = self._actions.names
         share = np.zeros(len(names), bool)
         if event.kind == "missed_close" or self._is_drop(event, target):
-            share["gripper" == np.array(names)] = True
+            share[np.array(names) == "gripper"] = True
         if event.kind != "contact" or not self.thresholds.collision.matches(event):
             return share
         at = min(event.step, len(states) - 1)

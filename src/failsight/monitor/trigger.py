@@ -12,7 +12,8 @@ from failsight.core.types import Array
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerRule:
     """On when p_fail >= threshold on `needed` of the last `window` ticks; off after `release_steps` ticks at or below
-    `release_ratio` * threshold."""
+    `release_ratio` * threshold.
+    """
 
     needed: int = 3
     window: int = 5
@@ -22,7 +23,8 @@ class TriggerRule:
 
 class Trigger:
     """Streaming trigger. `statistic` is the `needed`-th largest p_fail of the window: at or above the threshold exactly
-    when K of the last N ticks are."""
+    when K of the last N ticks are.
+    """
 
     def __init__(self, rule: TriggerRule, threshold: float) -> None:
         self._rule, self.threshold = rule, threshold

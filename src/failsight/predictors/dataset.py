@@ -17,7 +17,7 @@ from failsight.signals.bank import replay_signals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sequence_:
+class LabelledSequence:
     """One labelled episode of T steps, ready for fitting."""
 
     ticket: int
@@ -41,13 +41,13 @@ class Sequence_:
         return self.kind >= 0
 
 
-def build_sequences(run: Run, labels: Mapping[int, Labels]) -> list[Sequence_]:
+def build_sequences(run: Run, labels: Mapping[int, Labels]) -> list[LabelledSequence]:
     """Sequences of all scored episodes; signals are computed by the code that runs online."""
     sequences = []
     for episode in run.read(sorted(labels)):
         label = labels[episode.meta.ticket]
         sequences.append(
-            Sequence_(
+            LabelledSequence(
                 ticket=episode.meta.ticket,
                 task=episode.meta.task,
                 condition=episode.meta.condition,
@@ -66,18 +66,20 @@ def build_sequences(run: Run, labels: Mapping[int, Labels]) -> list[Sequence_]:
 class FitSplit:
     """Disjoint episodes: to fit on, to choose the best epoch on, to calibrate on. A fit accepts nothing else."""
 
-    train: tuple[Sequence_, ...]
-    validate: tuple[Sequence_, ...]
-    calibrate: tuple[Sequence_, ...]
+    train: tuple[LabelledSequence, ...]
+    validate: tuple[LabelledSequence, ...]
+    calibrate: tuple[LabelledSequence, ...]
 
 
-def split_sequences(sequences: Sequence[Sequence_], seed: int, shares: tuple[float, float] = (0.55, 0.15)) -> FitSplit:
+def split_sequences(
+    sequences: Sequence[LabelledSequence], seed: int, shares: tuple[float, float] = (0.55, 0.15)
+) -> FitSplit:
     """Stratified by task and outcome, keyed; `shares` of training and validation, the rest calibrates.
 
     Raises CalibrationError when the training part would hold one class only.
     """
-    parts: tuple[list[Sequence_], list[Sequence_], list[Sequence_]] = ([], [], [])
-    strata: dict[tuple[str, bool], list[Sequence_]] = {}
+    parts: tuple[list[LabelledSequence], list[LabelledSequence], list[LabelledSequence]] = ([], [], [])
+    strata: dict[tuple[str, bool], list[LabelledSequence]] = {}
     for sequence in sequences:
         strata.setdefault((sequence.task, sequence.failed), []).append(sequence)
     for key in sorted(strata):
@@ -97,7 +99,7 @@ def split_sequences(sequences: Sequence[Sequence_], seed: int, shares: tuple[flo
     return split
 
 
-def permute_labels(sequences: Sequence[Sequence_], seed: int) -> tuple[Sequence_, ...]:
+def permute_labels(sequences: Sequence[LabelledSequence], seed: int) -> tuple[LabelledSequence, ...]:
     """The control: every episode gets the labels of another one, its onset at the same share of its length."""
     order = keyed_rng(seed, "permute").permutation(len(sequences))
     result = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,9 @@ class Whitening:
             parts.append(hidden.astype(np.float64))
         means, scales = [], []
         for part in parts:
-            mean, deviation = np.nanmean(part, 0), np.nanstd(part, 0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # a signal the policy never gives is all NaN
+                mean, deviation = np.nanmean(part, 0), np.nanstd(part, 0)
             means.append(np.nan_to_num(mean))
             scales.append(np.where(np.nan_to_num(deviation) > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0))
         return Whitening(
@@ -63,8 +66,9 @@ class Whitening:
 
     def standardise(self, raw: Array) -> Array:
         """In place: standardise, mask, clip."""
-        raw -= self.mean
-        raw *= self.scale
+        with np.errstate(invalid="ignore"):  # inf * 0 and NaN are masked next
+            raw -= self.mean
+            raw *= self.scale
         np.nan_to_num(raw, copy=False, nan=0.0, posinf=_CLIP, neginf=-_CLIP)
         return np.clip(raw, -_CLIP, _CLIP, out=raw)
 

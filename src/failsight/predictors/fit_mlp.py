@@ -10,13 +10,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from failsight.core.types import FAILURE_TYPES, Array
-from failsight.predictors.dataset import Sequence_
+from failsight.predictors.dataset import LabelledSequence
 from failsight.predictors.features import Whitening
 from failsight.predictors.mlp import MlpPredictor
 from failsight.signals.bank import UNCERTAINTY_NAMES
 
 
-def fit_mlp(train: Sequence[Sequence_], validate: Sequence[Sequence_], seed: int = 0, epochs: int = 40) -> MlpPredictor:
+def fit_mlp(
+    train: Sequence[LabelledSequence], validate: Sequence[LabelledSequence], seed: int = 0, epochs: int = 40
+) -> MlpPredictor:
     """Positive weights balance each type; the epoch with the lowest validation loss is kept."""
     torch.manual_seed(seed)
     inputs = len(UNCERTAINTY_NAMES)
@@ -31,7 +33,7 @@ def fit_mlp(train: Sequence[Sequence_], validate: Sequence[Sequence_], seed: int
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-4)
     best, best_state = float("inf"), {k: v.clone() for k, v in network.state_dict().items()}
     for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(1024):
+        for rows in torch.split(torch.randperm(len(x)), 1024):
             loss = F.binary_cross_entropy_with_logits(network(x[rows]), y[rows], pos_weight=weight)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -47,7 +49,7 @@ def fit_mlp(train: Sequence[Sequence_], validate: Sequence[Sequence_], seed: int
     return MlpPredictor(arrays)
 
 
-def _examples(sequences: Sequence[Sequence_], whitening: Whitening) -> tuple[torch.Tensor, torch.Tensor]:
+def _examples(sequences: Sequence[LabelledSequence], whitening: Whitening) -> tuple[torch.Tensor, torch.Tensor]:
     """Every step with its episode's type; steps more than 20 before the onset count as normal."""
     inputs = len(UNCERTAINTY_NAMES)
     xs, ys = [], []

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from failsight.core.errors import FailsightError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array
-from failsight.predictors.dataset import Sequence_
+from failsight.predictors.dataset import LabelledSequence
 from failsight.predictors.features import Whitening
 from failsight.predictors.hazard import BINS
 from failsight.predictors.recurrent import RecurrentPredictor
@@ -72,7 +72,7 @@ class Padded:
     """(4,) inverse square root of each type's frequency: rare types count more per step."""
 
 
-def pad(sequences: Sequence[Sequence_], whitening: Whitening, after_onset: float) -> Padded:
+def pad(sequences: Sequence[LabelledSequence], whitening: Whitening, after_onset: float) -> Padded:
     """Whitened, padded tensors."""
     steps = max(len(s.signals) for s in sequences)
     count, inputs, actions = len(sequences), len(whitening.mean), sequences[0].dimension.shape[1]
@@ -114,8 +114,8 @@ def loss_of(out: Tensor, part: Padded) -> Tensor:
 
 
 def fit_recurrent(
-    train: Sequence[Sequence_],
-    validate: Sequence[Sequence_],
+    train: Sequence[LabelledSequence],
+    validate: Sequence[LabelledSequence],
     options: RecurrentOptions,
     log_dir: Path | None = None,
     progress: Progress | None = None,
@@ -127,9 +127,7 @@ def fit_recurrent(
     whitening = Whitening.fit(np.concatenate([s.signals for s in train]), hidden)
     data, held_out = (pad(part, whitening, options.after_onset) for part in (train, validate or train))
     writer = SummaryWriter(str(log_dir)) if log_dir is not None else None
-    members = []
-    for index in range(options.members):
-        members.append(_fit_member(index, data, held_out, options, writer, progress))
+    members = [_fit_member(i, data, held_out, options, writer, progress) for i in range(options.members)]
     if writer is not None:
         writer.close()
     return RecurrentPredictor(_export(members, whitening))

@@ -26,7 +26,8 @@ class RecurrentPredictor:
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         """Args: arrays: `mean`, `scale`, `signals` (), `enter_w` (E, U, S+D), `enter_b` (E, U), `gru_x` and `gru_h`
-        (E, 3U, U), `bias_x` and `bias_h` (E, 3U), `head_w` (E, BINS + 4 + A, U), `head_b` (E, BINS + 4 + A)."""
+        (E, 3U, U), `bias_x` and `bias_h` (E, 3U), `head_w` (E, BINS + 4 + A, U), `head_b` (E, BINS + 4 + A).
+        """
         self.arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         try:
             self.whitening = Whitening(

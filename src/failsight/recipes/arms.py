@@ -100,9 +100,7 @@ def fork_episode(plan: ArmPlan, bench: Bench, key: EpisodeKey) -> ForkRecord:
             loop.resume(snapshot, make_arm(name, plan.gate))
             arms[name] = summarise(key, loop.trace, True)
     again = loop.resume(at_trigger, None) if at_trigger is not None else None
-    return ForkRecord(
-        key=key, none=summarise(key, base, False), trigger_step=trigger_step, arms=arms, again=again
-    )
+    return ForkRecord(key=key, none=summarise(key, base, False), trigger_step=trigger_step, arms=arms, again=again)
 
 
 def placebo_step(plan: ArmPlan, key: EpisodeKey) -> int | None:
@@ -187,5 +185,3 @@ def aa_flips(records: Sequence[ForkRecord]) -> tuple[int, int]:
     """Continue against continue: (outcomes that differ, forks compared)."""
     pairs = [(r.none.outcome, r.again) for r in records if r.again is not None]
     return sum(a != b for a, b in pairs), len(pairs)
-
-

@@ -71,7 +71,10 @@ def _record(env: TabletopEnv, expert: TabletopExpert, frames: dict[str, list[Arr
     tcp = observation["observation.state"][:3]
     target = env.position(find_task(env.key.task).target)
     held = env.held == find_task(env.key.task).target
-    aux = np.concatenate([(target - tcp) * 10, (env.goal_position() - tcp) * 10, [held]])
+    post = env.post_position()
+    to_post = np.zeros(3) if post is None else (post - tcp) * 10
+    offsets = [(target - tcp) * 10, (env.goal_position() - tcp) * 10, to_post]
+    aux = np.concatenate([*offsets, [held, post is not None]])
     frames["images"].append(np.stack(images).transpose(0, 3, 1, 2))
     frames["state"].append(observation["observation.state"])
     frames["aux"].append(aux.astype(np.float32))
@@ -93,18 +96,24 @@ def _expert_chunk(env: TabletopEnv, expert: TabletopExpert) -> Array:
 
 
 def demonstration_key(seed: int, index: int) -> EpisodeKey:
-    """Tasks in turn; a quarter of the episodes starts from an odd robot pose, a fifth from a wider layout."""
+    """Tasks in turn; a quarter of the episodes starts from an odd robot pose, two fifths have a wider
+    layout with a stray post (no closer than 8 cm to the target).
+    """
     rng = keyed_rng(seed, "demonstration", index)
     perturbations = []
     if rng.random() < 0.25:
         perturbations.append(Perturbation("robot_start", int(rng.integers(1, 4))))
-    if rng.random() < 0.20:
+    if rng.random() < 0.40:
         perturbations.append(Perturbation("object_pose", int(rng.integers(1, 3))))
     task = TASK_IDS[index % len(TASK_IDS)]
     return EpisodeKey(seed=seed, task=task, episode=index, perturbations=tuple(sorted(perturbations)))
 
 
-def _work(seed: int, indices: list[int], queue: multiprocessing.Queue[object]) -> None:
+_Part = tuple[int, int, dict[str, Array]]
+"""Episode index, task index, stacked frames."""
+
+
+def _work(seed: int, indices: list[int], queue: multiprocessing.Queue[_Part]) -> None:
     env = TabletopEnv(images="on_demand")
     for index in indices:
         key = demonstration_key(seed, index)
@@ -119,7 +128,7 @@ def collect_demonstrations(
 ) -> None:
     """Collect `episodes` demonstrations with `workers` processes and write them to `folder`."""
     context = multiprocessing.get_context("spawn")
-    queue: multiprocessing.Queue[object] = context.Queue(maxsize=64)
+    queue: multiprocessing.Queue[_Part] = context.Queue(maxsize=64)
     processes = [
         context.Process(target=_work, args=(seed, list(range(w, episodes, workers)), queue), daemon=True)
         for w in range(workers)
@@ -128,7 +137,7 @@ def collect_demonstrations(
         process.start()
     parts: dict[int, tuple[int, dict[str, Array]]] = {}
     while len(parts) < episodes:
-        index, task, arrays = queue.get(timeout=300)  # type: ignore[misc]
+        index, task, arrays = queue.get(timeout=300)
         parts[index] = (task, arrays)
         progress(len(parts))
     for process in processes:
@@ -139,6 +148,8 @@ def collect_demonstrations(
 def _assemble(parts: dict[int, tuple[int, dict[str, Array]]]) -> Frames:
     order = sorted(parts)
     lengths = [len(parts[i][1]["state"]) for i in order]
-    arrays = [np.concatenate([parts[i][1][name] for i in order]) for name in ("images", "state", "chunk", "aux")]
+    images, state, chunk, aux = (
+        np.concatenate([parts[i][1][name] for i in order]) for name in ("images", "state", "chunk", "aux")
+    )
     task = np.repeat([parts[i][0] for i in order], lengths).astype(np.int32)
-    return Frames(*arrays, task, np.repeat(order, lengths).astype(np.int32))
+    return Frames(images, state, chunk, aux, task, np.repeat(order, lengths).astype(np.int32))

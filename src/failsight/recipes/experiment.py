@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,7 +46,7 @@ class ExperimentConfig:
     test_trials: int = 12
     workers: int = 2
     video_share: float = 0.03
-    fit: FitOptions = FitOptions()
+    fit: FitOptions = field(default_factory=FitOptions)
 
 
 class Reporter(Protocol):
@@ -193,5 +193,3 @@ def _record_from(data: dict[str, Any]) -> ForkRecord:
 
 def _paired_from(data: dict[str, Any]) -> PairedEpisode:
     return PairedEpisode(**{**data, "outcome": Outcome(data["outcome"])})
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from failsight.monitor.bundle import save_bundle
 from failsight.monitor.calibration import Calibration, conformal_threshold
 from failsight.monitor.trigger import TriggerRule, episode_statistic
 from failsight.predictors.baselines import ClockPredictor, TaskPriorPredictor
-from failsight.predictors.dataset import FitSplit, Sequence_, build_sequences, permute_labels, split_sequences
+from failsight.predictors.dataset import FitSplit, LabelledSequence, build_sequences, permute_labels, split_sequences
 from failsight.predictors.fit_mlp import fit_mlp
 from failsight.predictors.fit_recurrent import RecurrentOptions, fit_recurrent
 
 DEFAULT = "recurrent"
-CONTROLS = ("clock", "task_prior", "permuted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +29,8 @@ class FitOptions:
     alpha: float = 0.10
     """Episode false-alarm rate to promise."""
     seed: int = 0
-    rule: TriggerRule = TriggerRule()
-    recurrent: RecurrentOptions = RecurrentOptions()
+    rule: TriggerRule = field(default_factory=TriggerRule)
+    recurrent: RecurrentOptions = field(default_factory=RecurrentOptions)
     controls: bool = True
 
 
@@ -42,13 +41,13 @@ class Fitted:
     predictors: dict[str, Any]
     calibrations: dict[str, Calibration]
     split: FitSplit
+    permuted: list[Any]
+    """Control: single members, each fitted on its own permutation of the labels."""
     trigger_steps: list[int | None]
     """First trigger of every calibration episode: the rate a placebo has to match."""
 
 
-def fit_run(
-    run: Run, bundle: Path, options: FitOptions, note: Callable[[str], None]
-) -> Fitted:
+def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], None]) -> Fitted:
     """Fit the default predictor and the controls, calibrate, write the bundle.
 
     Raises CalibrationError when the run is too small or one-sided for the promised rate.
@@ -58,6 +57,7 @@ def fit_run(
     split = split_sequences(sequences, options.seed)
     note(f"fitting on {len(split.train)} episodes, validating on {len(split.validate)}")
     predictors = fit_predictors(split, options, bundle.parent / "tensorboard", note)
+    permuted = fit_permuted(split, options)
     note(f"calibrating on {len(split.calibrate)} episodes")
     calibrations = {name: calibrate(p, split.calibrate, options) for name, p in predictors.items()}
     chosen = calibrations[DEFAULT]
@@ -75,18 +75,15 @@ def fit_run(
         predictors=predictors,
         calibrations=calibrations,
         split=split,
+        permuted=permuted,
         trigger_steps=[s.trigger for s in scored],
     )
 
 
-def fit_predictors(
-    split: FitSplit, options: FitOptions, log_dir: Path, note: Callable[[str], None]
-) -> dict[str, Any]:
+def fit_predictors(split: FitSplit, options: FitOptions, log_dir: Path, note: Callable[[str], None]) -> dict[str, Any]:
     """The default predictor, the SALUS-style network and the controls."""
     recurrent = options.recurrent
-    predictors: dict[str, Any] = {
-        DEFAULT: fit_recurrent(split.train, split.validate, recurrent, log_dir / DEFAULT)
-    }
+    predictors: dict[str, Any] = {DEFAULT: fit_recurrent(split.train, split.validate, recurrent, log_dir / DEFAULT)}
     if not options.controls:
         return predictors
     note("fitting the controls: SALUS network, clock, task prior, permuted labels")
@@ -94,13 +91,24 @@ def fit_predictors(
     failed = [s.failed for s in split.train]
     predictors["clock"] = ClockPredictor.fit([len(s.signals) for s in split.train], failed)
     predictors["task_prior"] = TaskPriorPredictor.fit([s.task for s in split.train], failed)
-    predictors["permuted"] = fit_recurrent(
-        permute_labels(split.train, options.seed), permute_labels(split.validate, options.seed + 1), recurrent
-    )
     return predictors
 
 
-def calibrate(predictor: Predictor, episodes: tuple[Sequence_, ...], options: FitOptions) -> Calibration:
+def fit_permuted(split: FitSplit, options: FitOptions) -> list[Any]:
+    """The permuted-label control: as many members as the ensemble, each on another permutation.
+
+    One permuted fit ranks episodes by a random function of the same features, so a single one can land well off 0.5;
+    several show where the control is centred and how far it strays.
+    """
+    fits = []
+    for i in range(options.recurrent.members if options.controls else 0):
+        seed = options.seed + 1000 * (i + 1)
+        single = replace(options.recurrent, members=1, seed=seed)
+        fits.append(fit_recurrent(permute_labels(split.train, seed), permute_labels(split.validate, seed + 1), single))
+    return fits
+
+
+def calibrate(predictor: Predictor, episodes: tuple[LabelledSequence, ...], options: FitOptions) -> Calibration:
     """Split conformal on the post-hysteresis trigger statistic of successful episodes."""
     good = [s for s in episodes if not s.failed]
     scored = score_all(good, predictor, options.rule, float("inf"))

@@ -14,19 +14,18 @@ import numpy as np
 from failsight.core.errors import UnknownNameError
 from failsight.core.specs import ObservationSpec
 from failsight.core.types import EpisodeKey, Outcome
-from failsight.recipes.adapters import make_bench
-from failsight.recipes.tabletop import all_tasks, plan
-from failsight.runtime.collect import Bench
-from failsight.runtime.loop import Loop, run_episode
-from failsight.runtime.pool import run_pool
 from failsight.policies.vla.checkpoint import save_checkpoint
 from failsight.policies.vla.config import TinyConfig, vocabulary_of
 from failsight.policies.vla.data import Frames, load_frames
 from failsight.policies.vla.policy import state_statistics
 from failsight.policies.vla.train import Progress, TrainOptions, train
+from failsight.recipes.adapters import make_bench
 from failsight.recipes.demonstrations import CHUNK, collect_demonstrations
+from failsight.recipes.tabletop import all_tasks, plan
+from failsight.runtime.collect import Bench
+from failsight.runtime.loop import Loop, run_episode
+from failsight.runtime.pool import run_pool
 from failsight.sims.tabletop.env import ACTION_SPEC, STATE_NAMES
-
 
 _TABLE_SEED = 11
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from failsight.core.errors import FailsightError
@@ -32,7 +33,13 @@ def load_checkpoint(folder: Path) -> tuple[TinyVLA, str]:
     if data.get("type") != "tiny":
         raise FailsightError(f"{config} is of type {data.get('type')!r}; this version loads 'tiny'.")
     network = TinyVLA(TinyConfig.from_dict(data))
-    network.load_state_dict(load_file(weights))
+    try:
+        network.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise FailsightError(
+            f"{weights} does not fit its config.json or this version: {first} Train it again."
+        ) from error
     return network, fingerprint(folder)
 
 

@@ -30,7 +30,7 @@ class Frames(NamedTuple):
     chunk: Array
     """(N, H, A) float32, what the noise-free expert does from here."""
     aux: Array
-    """(N, 7) float32."""
+    """(N, 11) float32."""
     task: Array
     """(N,) int32 index into the instructions."""
     episode: Array
@@ -85,7 +85,7 @@ class Batches:
         self._weights = torch.poisson(torch.ones(int(self._episode.max()) + 1, config.members), generator=generator)
 
     def draw(self, rows: Tensor, augment: bool) -> tuple[Batch, Tensor, Tensor, Tensor]:
-        """Inputs, chunk (B, H, A), aux (B, 7) and bootstrap weights (B, M) of those rows."""
+        """Inputs, chunk (B, H, A), aux (B, 11) and bootstrap weights (B, M) of those rows."""
         images = self._images[rows].float().div_(255.0)
         state, phrase = self._state[rows], torch.zeros(len(rows), dtype=torch.int64)
         if augment:

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from failsight.policies.vla.config import TinyConfig
 
-AUX = 7
-"""Auxiliary targets: target minus tool (3, dm), goal minus tool (3, dm), held (1)."""
+AUX_OFFSETS, AUX_FLAGS = 9, 2
+"""Auxiliary targets: target, goal and post minus tool (9, dm; 0 without a post), then held and post present (2)."""
 
 
 class Batch(NamedTuple):
@@ -43,7 +43,8 @@ class Film(nn.Module):
     def forward(self, x: Tensor, language: Tensor) -> Tensor:
         """(B, C, H, W) and (B, L) -> (B, C, H, W)."""
         gamma, beta = self.project(language).chunk(2, -1)
-        return x * (1 + gamma[..., None, None]) + beta[..., None, None]
+        out: Tensor = x * (1 + gamma[..., None, None]) + beta[..., None, None]
+        return out
 
 
 class Tower(nn.Module):
@@ -64,7 +65,8 @@ class Tower(nn.Module):
         x = F.relu(self.conv1(image * 2 - 1))
         x = F.relu(self.film2(self.norm2(self.conv2(x)), language))
         x = self.film3(self.norm3(self.conv3(x)), language)
-        return self.out(self._keypoints(x.float()))
+        out: Tensor = self.out(self._keypoints(x.float()))
+        return out
 
     def _keypoints(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -93,6 +95,8 @@ class ResidualBlock(nn.Module):
 
 class Flow(nn.Module):
     """Velocity field from noise (t=0) to the expert's chunk (t=1)."""
+
+    frequencies: Tensor
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
@@ -138,17 +142,19 @@ class TinyVLA(nn.Module):
             nn.Sequential(nn.Linear(width, 192), nn.GELU(), nn.Linear(192, size)) for _ in range(config.members)
         )
         self.flow = Flow(config)
-        self.aux = nn.Linear(width, AUX)
+        self.aux = nn.Linear((1 + cameras) * width, AUX_OFFSETS + AUX_FLAGS)
 
-    def encode(self, batch: Batch) -> Tensor:
-        """Hidden state (B, width)."""
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Query token (B, width) for the heads, and the exposed hidden state (B, (1 + C) width):
+        query and camera tokens, from which the auxiliary targets (where things are) can be read linearly.
+        """
         language = self._language(batch.tokens)
         tokens = [tower(batch.images[:, i], language) for i, tower in enumerate(self.towers)]
         tokens += [self.language_token(language), self.state_token(batch.state)]
         tokens.append(self.query.expand_as(tokens[0]))
         out = self.trunk(torch.stack([t.to(tokens[-1].dtype) for t in tokens], 1) + self.kinds)
-        hidden: Tensor = self.norm(out[:, -1])
-        return hidden
+        query: Tensor = self.norm(out[:, -1])
+        return query, torch.cat([query, *(self.norm(out[:, i]) for i in range(len(self.towers)))], -1)
 
     def _language(self, tokens: Tensor) -> Tensor:
         present = (tokens > 0).float()[..., None]
@@ -180,21 +186,21 @@ def losses(model: TinyVLA, batch: Batch, chunk: Tensor, aux: Tensor, weight: Ten
         model: the network.
         batch: inputs.
         chunk: (B, H, A) the expert's noise-free chunk.
-        aux: (B, 7) auxiliary targets.
+        aux: (B, 11) auxiliary targets.
         weight: (B, M) bootstrap weights of the ensemble members.
     """
-    hidden = model.encode(batch).float()
-    error = (model.chunks(hidden) - chunk[:, None]).abs().mean((-1, -2))
+    query, hidden = (t.float() for t in model.encode(batch))
+    error = (model.chunks(query) - chunk[:, None]).abs().mean((-1, -2))
     draws = 4
     target = chunk.flatten(1).repeat(draws, 1)
     noise = torch.randn_like(target)
     time = torch.rand(len(target), 1)
     mixed = (1 - time) * noise + time * target
-    velocity = model.flow(mixed, time, hidden.repeat(draws, 1))
+    velocity = model.flow(mixed, time, query.repeat(draws, 1))
     guess = model.aux(hidden)
     return {
         "chunk": (error * weight).mean(),
         "flow": F.mse_loss(velocity, target - noise) * 0.5,
-        "aux": F.smooth_l1_loss(guess[:, :6], aux[:, :6])
-        + 0.1 * F.binary_cross_entropy_with_logits(guess[:, 6], aux[:, 6]),
+        "aux": F.smooth_l1_loss(guess[:, :AUX_OFFSETS], aux[:, :AUX_OFFSETS])
+        + 0.1 * F.binary_cross_entropy_with_logits(guess[:, AUX_OFFSETS:], aux[:, AUX_OFFSETS:]),
     }

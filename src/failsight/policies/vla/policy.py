@@ -51,9 +51,9 @@ class TinyPolicy:
             (self.config.samples, self.config.chunk * self.config.actions), dtype=np.float32
         )
         with torch.inference_mode():
-            hidden = self._network.encode(self._batch(observation))
-            members = self._network.chunks(hidden)[0]
-            samples = self._network.sample(hidden, torch.from_numpy(noise))
+            query, hidden = self._network.encode(self._batch(observation))
+            members = self._network.chunks(query)[0]
+            samples = self._network.sample(query, torch.from_numpy(noise))
         chunk = members.mean(0).clamp(-1, 1).numpy()
         return PolicyOutput(
             chunk=chunk,

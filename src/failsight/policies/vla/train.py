@@ -83,7 +83,7 @@ def train(
             group["lr"] = options.learning_rate * _rate(step, options)
         optimizer.step()
         if (step + 1) % 50 == 0:
-            values = {name: float(part) for name, part in parts.items()}
+            values = {name: float(part.detach()) for name, part in parts.items()}
             values["samples_per_s"] = (step + 1 - start) * options.batch / (time.monotonic() - began)
             for name, value in values.items():
                 writer.add_scalar(f"train/{name}", value, step + 1)
@@ -111,7 +111,7 @@ def validate(network: TinyVLA, batches: Batches, rows: torch.Tensor) -> dict[str
     torch.manual_seed(0)
     network.eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        for part in rows.split(256):
+        for part in torch.split(rows, 256):
             batch, chunk, aux, weight = batches.draw(part, augment=False)
             for name, value in losses(network, batch, chunk, aux, torch.ones_like(weight)).items():
                 sums[name].append(float(value))

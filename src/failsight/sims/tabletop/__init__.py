@@ -6,7 +6,7 @@ import sys
 if sys.platform.startswith("linux") and "DISPLAY" not in os.environ:
     os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported: headless rendering by default
 
-import gymnasium  # noqa: E402
+import gymnasium
 
 ENV_ID = "failsight/Tabletop-v0"
 

@@ -58,7 +58,7 @@ STATE_NAMES = (
 class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
     """Twelve language-instructed tasks on one table; see `scene`, `tasks` and `perturbations`."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": int(scene.RATE_HZ)}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": int(scene.RATE_HZ)}  # noqa: RUF012 (the base class types it so)
     action_spec = ACTION_SPEC
 
     def __init__(
@@ -94,11 +94,11 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
         self._limits = np.array([self._model.joint(n).range for n in scene.GANTRY])
         self._object_geoms = [self._model.geom(n).id for n in scene.OBJECTS]
         self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
-        self.observation_space = self._make_observation_space()
+        self.observation_space: spaces.Space[dict[str, Array]] = self._make_observation_space()
         self._key: EpisodeKey | None = None
         self._done = True
 
-    def _make_observation_space(self) -> spaces.Dict:
+    def _make_observation_space(self) -> spaces.Space[Any]:
         entries: dict[str, spaces.Space[Any]] = {
             "observation.state": spaces.Box(-np.inf, np.inf, (len(STATE_NAMES),), np.float32)
         }
@@ -140,7 +140,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
             key = EpisodeKey(seed=drawn, task=self._default[0], episode=0, perturbations=self._default[1])
         self._configure(key)
         self._place()
-        self._step, self._success_steps, self._pending = 0, 0, []
+        self._step, self._success_steps = 0, 0
+        self._pending: list[Event] = []
         self._lifted_step, self._done = -1, False
         self._tracker = Tracker(target=self._target.target)
         return self._observation(), {"task": self.task.instruction}
@@ -227,9 +228,9 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
                 at = self._velocity[target]
                 self._data.qvel[at : at + 3] += self._disturbance.push_m_s
                 events.append(Event(step=self._step, kind="pushed", subject=target))
-        if self._lifted_step >= 0 and self._disturbance.fault_steps:
-            if self._step == self._lifted_step + self._disturbance.fault_delay:
-                events.append(Event(step=self._step, kind="gripper_fault", subject="gripper"))
+        fault_at = self._lifted_step + self._disturbance.fault_delay
+        if self._disturbance.fault_steps and self._lifted_step >= 0 and self._step == fault_at:
+            events.append(Event(step=self._step, kind="gripper_fault", subject="gripper"))
         return events
 
     # ------------------------------------------------------------------ reading the scene
@@ -253,6 +254,11 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
         """Objects on the table in this episode."""
         return list(self._start)
 
+    def post_position(self) -> Array | None:
+        """(3,) world position of the post, m; None when there is none on the table."""
+        position = np.array(self._data.body("post").xpos)
+        return position if abs(position[0]) < 1.0 else None
+
     def _height(self, name: str) -> float:
         return float(self._data.body(name).xpos[2]) - scene.OBJECT_HALF
 
@@ -261,7 +267,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
         goal = self._target.goal
         if goal in scene.BIN_Y:
             return np.array([0.0, scene.BIN_Y[goal], 0.023])
-        return self.position(goal) + np.array([0, 0, 2 * scene.OBJECT_HALF])
+        return np.asarray(self.position(goal) + np.array([0, 0, 2 * scene.OBJECT_HALF]))
 
     def _over_goal(self) -> bool:
         offset = np.abs(self.position(self._target.target) - self.goal_position())
@@ -329,7 +335,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
 
-    def render(self) -> Array:  # type: ignore[override]
+    def render(self) -> Array:
         """(256, 256, 3) uint8 picture for people."""
         self._refresh()
         return self._view.image(self._data, "agent")

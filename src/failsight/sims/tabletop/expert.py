@@ -6,7 +6,7 @@ import numpy as np
 
 from failsight.core.types import Array
 from failsight.sims.tabletop.env import ACTION_SPEC, STEP_M, STEP_RAD, TabletopEnv
-from failsight.sims.tabletop.scene import BIN_Y, OBJECT_HALF, OBJECTS, WALL_TOP
+from failsight.sims.tabletop.scene import BIN_Y, OBJECTS, WALL_TOP
 from failsight.sims.tabletop.tasks import find_task
 
 HOVER_M = 0.09
@@ -83,16 +83,12 @@ class TabletopExpert:
         """Cubes are stacked face on face; for bins the yaw stays."""
         if goal_name not in OBJECTS:
             return yaw
-        error = sim.yaw(goal_name) - sim.yaw(target)
-        return yaw + (error + np.pi / 4) % (np.pi / 2) - np.pi / 4
+        return yaw + _nearest_face(sim.yaw(goal_name) - sim.yaw(target))
 
     @staticmethod
     def _grasp_yaw(sim: TabletopEnv, target: str, point: Array) -> float:
         """The cube's face direction nearest 0, turned by a right angle when a neighbour is in the fingers' way."""
-        if "cylinder" in target:
-            face = 0.0
-        else:
-            face = (sim.yaw(target) + np.pi / 4) % (np.pi / 2) - np.pi / 4
+        face = 0.0 if "cylinder" in target else _nearest_face(sim.yaw(target))
         neighbours = [sim.position(n)[:2] - point[:2] for n in (*sim.objects, "post") if n != target]
         close = [n for n in neighbours if np.hypot(*n) < 0.078]
         if not close:
@@ -119,4 +115,6 @@ class TabletopExpert:
         return action
 
 
-__all__ = ["CARRY_M", "HOVER_M", "OBJECT_HALF", "TabletopExpert"]
+def _nearest_face(angle: float) -> float:
+    """The equivalent rotation of a square in [-45, 45) degrees, rad."""
+    return float((angle + np.pi / 4) % (np.pi / 2) - np.pi / 4)

@@ -39,16 +39,18 @@ def make_layout(task: TabletopTask, key: EpisodeKey, disturbance: Disturbance) -
     half = np.array([0.12, 0.09]) + disturbance.region_m * np.array([0.6, 0.4])
     points = _spread(rng, count, half, disturbance.spacing_m)
     yaws = rng.uniform(-0.4, 0.4, len(present))
-    objects = {name: (*map(float, points[i]), float(yaws[i])) for i, name in enumerate(present)}
+    objects = {n: (float(points[i][0]), float(points[i][1]), float(yaws[i])) for i, n in enumerate(present)}
     post = (float(points[-1][0]), float(points[-1][1])) if task.family == "obstacle" else None
-    if disturbance.stray_post:
-        post = _beside(rng, points[0], points[1 : len(present)])
+    if disturbance.stray_post_m:
+        post = _beside(rng, points[0], points[1 : len(present)], disturbance.stray_post_m)
     return Layout(objects, post, task.goal if task.family == "obstacle" else None)
 
 
-def _beside(rng: np.random.Generator, target: np.ndarray, others: list[np.ndarray]) -> tuple[float, float]:
-    """A place 5.0 to 7.5 cm from the target, as far from the other objects and the walls as 16 tries allow."""
-    angles, distances = rng.uniform(0, 2 * np.pi, 16), rng.uniform(0.050, 0.075, 16)
+def _beside(
+    rng: np.random.Generator, target: np.ndarray, others: list[np.ndarray], distance_m: float
+) -> tuple[float, float]:
+    """A place at least `distance_m` and at most 2.5 cm more from the target, as far from the other objects and the walls as 16 tries allow."""
+    angles, distances = rng.uniform(0, 2 * np.pi, 16), rng.uniform(distance_m, distance_m + 0.025, 16)
     places = target + distances[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
     room = [
         min(WALL_Y - abs(float(place[1])), *(float(np.hypot(*(place - other))) for other in others)) for place in places

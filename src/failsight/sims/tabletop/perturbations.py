@@ -2,7 +2,7 @@
 
 | kind | persistent? | level 5 |
 |---|---|---|
-| object_pose | yes | layout region 10 cm wider, objects down to 5 cm apart, and (from level 3) a stray post beside the target |
+| object_pose | yes | layout region 10 cm wider, objects down to 5 cm apart, a stray post 5 to 7.5 cm from the target |
 | camera_pose | yes | agent camera moved by about 6 cm, wrist camera by about 1 cm |
 | light | yes | lamp and ambient up to 0.9 brighter or darker, tinted |
 | background | yes | table and ground recoloured completely |
@@ -53,8 +53,8 @@ class Disturbance:
 
     region_m: float
     spacing_m: float
-    stray_post: bool
-    """A post stands close to the target (from level 3 of object_pose)."""
+    stray_post_m: float
+    """Distance of a stray post from the target; 0: no stray post."""
     camera_offset_m: Array
     """(2, 3) agent and wrist camera translation."""
     light_gain: Array
@@ -95,7 +95,7 @@ def disturb(key: EpisodeKey) -> Disturbance:
     camera /= np.linalg.norm(camera, axis=1, keepdims=True)
     return Disturbance(
         region_m=0.02 * level["object_pose"],
-        stray_post=level["object_pose"] >= 3,
+        stray_post_m=0.10 - 0.01 * level["object_pose"] if level["object_pose"] else 0.0,
         spacing_m=0.085 - 0.007 * level["object_pose"],
         camera_offset_m=camera * level["camera_pose"] * np.array([[0.012], [0.002]]),
         light_gain=np.clip(1 + tint * level["light"], 0.1, 2.0),

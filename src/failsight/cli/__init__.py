@@ -1,0 +1,1 @@
+"""Layer `cli`: parse, print; no logic (tyro, rich)."""

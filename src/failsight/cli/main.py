@@ -1,0 +1,300 @@
+"""The `failsight` command. Each function is a subcommand; its docstring is its help."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from failsight.cli.console import RichReporter, console, print_table
+from failsight.core.errors import FailsightError
+
+Name = Annotated[str, tyro.conf.Positional]
+Folder = Annotated[Path, tyro.conf.Positional]
+
+
+def run(
+    name: Name,
+    out: Path | None = None,
+    workers: int = 2,
+) -> None:
+    """Run a complete experiment and write its report.
+
+    Args:
+        name: demo, tabletop-paper or smoke.
+        out: folder for everything it makes (default runs/NAME); an interrupted run goes on there.
+        workers: processes that own a simulator and a policy.
+    """
+    from failsight.recipes.runs import find_recipe, run_recipe
+
+    find_recipe(name)
+    folder = out or Path("runs") / name
+    reporter = RichReporter()
+    try:
+        report = run_recipe(name, folder, workers, reporter)
+    finally:
+        reporter.close()
+    _print_verdict(folder)
+    console.print(f"\nReport   {report}\nFigures  {folder / 'summary.json'}")
+
+
+def collect(
+    out: Path,
+    suite: str = "tabletop",
+    policy: str = "tabletop-strong",
+    tasks: tuple[str, ...] = (),
+    trials: int = 10,
+    seeds: tuple[int, ...] = (0,),
+    mix: str = "default",
+    workers: int = 2,
+    video: float = 0.0,
+    note: str = "",
+    resume: bool = False,
+) -> None:
+    """Collect episodes of a policy in a simulator, label them, and store them in LeRobot v3.0 layout.
+
+    Args:
+        out: run folder.
+        suite: simulator.
+        policy: a registered policy, or a checkpoint folder.
+        tasks: task ids (default: all of the suite).
+        trials: episodes per task and seed.
+        seeds: run seeds.
+        mix: perturbation mix (clean, default, all) or conditions such as none,push:3,light:2+slippery:4.
+        workers: processes that own a simulator and a policy.
+        video: share of episodes that are filmed, 0 to 1.
+        note: free text kept with the run.
+        resume: finish an interrupted run.
+    """
+    from failsight.core.types import Outcome
+    from failsight.episodes.meta import EpisodeMeta
+    from failsight.recipes.collecting import CollectOptions, collect_run
+    from failsight.recipes.tabletop import all_tasks, plan
+
+    if suite == "tabletop":
+        chosen = list(tasks) or all_tasks()
+    else:
+        from failsight.recipes.adapters import make_sim
+
+        make_sim(suite)
+        chosen = list(tasks)
+    keys = plan(chosen, seeds, trials, mix)
+    reporter = RichReporter()
+    reporter.stage(f"collecting {len(keys)} episodes into {out}")
+    tick, good, done = reporter.count(len(keys)), 0, 0
+
+    def progress(meta: EpisodeMeta, _: bool) -> None:
+        nonlocal good, done
+        done, good = done + 1, good + (meta.outcome == Outcome.SUCCESS)
+        tick(f"success {good / done:.0%}")
+
+    options = CollectOptions(policy=policy, sim=suite, workers=workers, video_share=video, note=note, resume=resume)
+    try:
+        collect_run(out, keys, options, progress)
+    finally:
+        reporter.close()
+    label(out)
+
+
+def episodes(
+    run_folder: Folder,
+    failed: bool = False,
+    type: str | None = None,
+    task: str | None = None,
+    condition: str | None = None,
+    limit: int = 40,
+) -> None:
+    """List and filter the episodes of a run.
+
+    Args:
+        run_folder: run folder.
+        failed: only failed ones.
+        type: only this failure type (collision, drop, miss, timeout).
+        task: only tasks whose id contains this.
+        condition: only perturbations whose text contains this.
+        limit: most rows to print.
+    """
+    from failsight.core.errors import UnknownNameError
+    from failsight.core.types import FAILURE_TYPES
+    from failsight.episodes.run import Run
+    from failsight.labels.table import read_labels
+
+    if type is not None and type not in FAILURE_TYPES:
+        raise UnknownNameError("failure type", type, FAILURE_TYPES)
+    store = Run(run_folder)
+    labels = read_labels(store)
+    rows = []
+    for meta in store.episodes:
+        label_ = labels.get(meta.ticket)
+        kind = label_.failure_type if label_ else None
+        keep = (
+            (not failed or meta.outcome == "failure")
+            and (type is None or kind == type)
+            and (task is None or task in meta.task)
+            and (condition is None or condition in meta.condition)
+        )
+        if keep:
+            onset = "" if label_ is None or label_.onset is None else label_.onset
+            rows.append((meta.ticket, meta.task, meta.condition, meta.outcome, kind or "", onset, meta.length))
+    print_table(("episode", "task", "perturbation", "outcome", "type", "onset", "steps"), rows[:limit])
+    console.print(
+        f"{len(rows)} of {len(store.episodes)} episodes" + (f", first {limit} shown" if len(rows) > limit else "")
+    )
+
+
+def view(run_folder: Folder, episode: int, out: Path | None = None, strip: bool = False) -> None:
+    """Write an annotated video (or picture strip) of one episode, run again from its key.
+
+    Args:
+        run_folder: run folder.
+        episode: episode number.
+        out: file to write (default: beside the run).
+        strip: a PNG strip instead of a video.
+    """
+    from failsight.recipes.viewing import view_episode
+
+    console.print(f"wrote {view_episode(run_folder, episode, out, strip)}")
+
+
+def label(run_folder: Folder, sheet: bool = False) -> None:
+    """Label a run from its events and print the table of types per task.
+
+    Args:
+        run_folder: run folder.
+        sheet: also write a picture sheet of random examples per type, for a person to check.
+    """
+    from failsight.episodes.run import Run
+    from failsight.labels.events import EventLabeler
+    from failsight.labels.table import label_run, type_counts
+    from failsight.recipes.tabletop import targets
+    from failsight.recipes.viewing import example_sheet
+
+    store = Run(run_folder)
+    labels = label_run(store, EventLabeler(targets(), store.meta.action_spec))
+    table = type_counts(store, labels)
+    print_table(("task", *table.columns), [(name, *row) for name, row in zip(table.index, table.values, strict=True)])
+    if sheet:
+        console.print(f"wrote {example_sheet(store, labels)}")
+
+
+def fit(run_folder: Folder, bundle: Path | None = None, alpha: float = 0.1, seed: int = 0) -> None:
+    """Fit the failure predictor on a labelled run, calibrate it, and write a bundle.
+
+    Args:
+        run_folder: run folder.
+        bundle: folder of the bundle (default: RUN/../bundle).
+        alpha: share of successful episodes that may raise an alarm.
+        seed: of split and fit.
+    """
+    from failsight.episodes.run import Run
+    from failsight.recipes.fitting import DEFAULT, FitOptions, fit_run
+
+    target = bundle or run_folder.parent / "bundle"
+    reporter = RichReporter()
+    options = FitOptions(alpha=alpha, seed=seed, controls=False)
+    fitted = fit_run(Run(run_folder), target, options, reporter.note)
+    calibration = fitted.calibrations[DEFAULT]
+    console.print(
+        f"bundle {target}: alarm at p_fail >= {calibration.threshold:.3f}, promised false-alarm rate {alpha:g} "
+        f"from {calibration.successes} successes (95 % upper bound {calibration.alpha_upper:.3f})"
+    )
+
+
+def evaluate(run_folder: Folder, bundle: Path) -> None:
+    """Judge a bundle on a labelled run it has not seen: AUC at equal elapsed time, false alarms, recall, lead.
+
+    Args:
+        run_folder: run folder.
+        bundle: bundle folder.
+    """
+    from failsight.recipes.evaluating import evaluate_bundle
+
+    print_table(("figure", "value"), evaluate_bundle(run_folder, bundle))
+
+
+def report(folder: Folder) -> None:
+    """Write report.html from summary.json and pictures/ of an experiment folder.
+
+    Args:
+        folder: experiment folder.
+    """
+    from failsight.reports.html import write_report
+
+    console.print(f"wrote {write_report(folder)}")
+
+
+def train_policy(recipe: str = "tabletop", out: Path | None = None) -> None:
+    """Train a small VLA from the scripted expert's demonstrations.
+
+    Args:
+        recipe: tabletop (the strong checkpoint), tabletop-weak, or tabletop-smoke.
+        out: folder (default runs/train-RECIPE); an interrupted training goes on there.
+    """
+    from failsight.recipes.train_policy import find_train_recipe
+    from failsight.recipes.train_policy import train_policy as train
+
+    chosen = find_train_recipe(recipe)
+    folder = out or Path("runs") / f"train-{recipe}"
+    reporter = RichReporter()
+    reporter.stage(f"training {recipe} in {folder}")
+    tick = reporter.count(chosen.episodes)
+
+    def progress(step: int, values: dict[str, float]) -> None:
+        if step % 500 == 0:
+            text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            reporter.note(f"step {step} of {chosen.options.stop or chosen.options.steps}: {text}")
+
+    try:
+        checkpoint = train(chosen, folder, lambda count: tick("demonstrations"), progress)
+    finally:
+        reporter.close()
+    console.print(f"checkpoint {checkpoint}")
+
+
+def doctor() -> None:
+    """Check rendering, threads and packages of this machine."""
+    from failsight.recipes.diagnosis import diagnose
+
+    print_table(("check", "result"), diagnose())
+
+
+def _print_verdict(folder: Path) -> None:
+    import json
+
+    from failsight.reports.verdict import claims
+
+    summary = json.loads((folder / "summary.json").read_text())
+    console.print()
+    for claim in claims(summary):
+        tag = "[green]shown    [/green]" if claim.shown else "[red]not shown[/red]"
+        console.print(f"{tag}  [bold]{claim.title}.[/bold] {claim.sentence}", soft_wrap=True)
+
+
+COMMANDS: dict[str, Any] = {
+    "run": run,
+    "collect": collect,
+    "episodes": episodes,
+    "view": view,
+    "label": label,
+    "fit": fit,
+    "evaluate": evaluate,
+    "report": report,
+    "train-policy": train_policy,
+    "doctor": doctor,
+}
+
+
+def main(arguments: Annotated[list[str] | None, tyro.conf.Suppress] = None) -> None:
+    """Entry point; a deliberate refusal prints one sentence and exits with code 2."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="failsight", description="Robot policies that see their own failures coming.", args=arguments
+        )
+    except FailsightError as error:
+        console.print(f"[red]failsight:[/red] {error}", soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; run the same command again (collect: with --resume) to go on")
+        sys.exit(130)

@@ -1,0 +1,63 @@
+"""`failsight run NAME`: complete experiments with summary, pictures and report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from failsight.core.errors import UnknownNameError
+from failsight.episodes.meta import write_text_atomic
+from failsight.predictors.fit_recurrent import RecurrentOptions
+from failsight.recipes.experiment import ExperimentConfig, Reporter, run_experiment
+from failsight.recipes.fitting import FitOptions
+from failsight.recipes.pictures import picture_experiment
+from failsight.recipes.summary import summarise_experiment
+from failsight.reports.html import write_report
+
+
+def demo() -> ExperimentConfig:
+    """First contact: the whole idea in a few minutes."""
+    return ExperimentConfig(name="demo", seed=100, fit_trials=25, gate_trials=9, test_trials=14)
+
+
+def tabletop_paper() -> ExperimentConfig:
+    """The larger run: 1,200 episodes to fit and calibrate on, 480 pairs to test."""
+    fit = FitOptions(recurrent=RecurrentOptions(epochs=30))
+    return ExperimentConfig(name="tabletop-paper", seed=1000, fit_trials=100, gate_trials=24, test_trials=40, fit=fit)
+
+
+def smoke() -> ExperimentConfig:
+    """As small as it gets with every stage real; for tests."""
+    fit = FitOptions(alpha=0.3, recurrent=RecurrentOptions(members=2, epochs=3))
+    return ExperimentConfig(name="smoke", seed=7, fit_trials=4, gate_trials=1, test_trials=2, fit=fit)
+
+
+RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
+    "demo": demo,
+    "tabletop-paper": tabletop_paper,
+    "smoke": smoke,
+}
+
+
+def find_recipe(name: str) -> ExperimentConfig:
+    """The configuration of that name. Raises UnknownNameError with the nearest names."""
+    if name not in RECIPES:
+        raise UnknownNameError("recipe", name, RECIPES)
+    return RECIPES[name]()
+
+
+def run_recipe(name: str, folder: Path, workers: int, reporter: Reporter) -> Path:
+    """Run a recipe, or finish an interrupted one; returns the report's path."""
+    began, resumed = time.monotonic(), (folder / "fit").is_dir()
+    config = replace(find_recipe(name), workers=workers)
+    result = run_experiment(config, folder, reporter)
+    reporter.stage("figures and report")
+    picture_experiment(result, folder / "pictures")
+    command = f"failsight run {name} --workers {workers}"
+    summary = summarise_experiment(result, command, time.monotonic() - began)
+    summary["resumed"] = resumed
+    write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+    return write_report(folder)

@@ -1,0 +1,98 @@
+"""One self-contained HTML page from `summary.json` and `pictures/`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from failsight.core.errors import EpisodeDataError, StorageError
+from failsight.reports import figures
+from failsight.reports.verdict import claims, number
+
+ARM_ORDER = ("none", "safe_stop", "slow", "retry", "placebo", "takeover", "ladder_auto", "ladder")
+ARM_MEANING = {
+    "none": "the policy alone",
+    "safe_stop": "stop at the trigger (never a success)",
+    "slow": "half speed along the policy's path",
+    "retry": "back up, keep the grip if holding, try again",
+    "placebo": "the same retry at random moments of equal rate",
+    "takeover": "a person (here: the scripted expert) finishes the task",
+    "ladder_auto": "rungs that earned their place, no person",
+    "ladder": "rungs that earned their place, then a person",
+}
+ROWS = ("recurrent", "salus_mlp", "clock", "task_prior", "permuted")
+ROW_MEANING = {
+    "recurrent": "recurrent ensemble, hidden state + signals (default)",
+    "salus_mlp": "6-64-64-4 network, six uncertainty signals",
+    "clock": "elapsed time only",
+    "task_prior": "failure rate of the task only",
+    "permuted": "recurrent on permuted labels (control)",
+}
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` beside `summary.json`; returns its path.
+
+    Raises EpisodeDataError when the folder has no summary, StorageError when it cannot be written.
+    """
+    path = folder / "summary.json"
+    if not path.is_file():
+        raise EpisodeDataError(f"{folder} has no summary.json; make one with: failsight run demo")
+    summary = json.loads(path.read_text())
+    target = folder / "report.html"
+    try:
+        target.write_text(render(summary, folder / "pictures"))
+    except OSError as error:
+        raise StorageError(f"Cannot write {target}: {error.strerror}.") from error
+    return target
+
+
+def render(summary: Mapping[str, Any], pictures: Path) -> str:
+    """The page as text; nothing in it refers to another file."""
+    index_file = pictures / "pictures.json"
+    index: dict[str, Any] = {"types": {}, "cases": [], "threshold": 0}
+    if index_file.is_file():
+        index = json.loads(index_file.read_text())
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("failsight.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = number
+    return environment.get_template("report.html").render(
+        s=summary,
+        claims=claims(summary),
+        arm_order=[name for name in ARM_ORDER if name in summary["arms"]],
+        arm_meaning=ARM_MEANING,
+        rows=[name for name in ROWS if name == "recurrent" or name in summary["detection"]["auc_50"]],
+        row_meaning=ROW_MEANING,
+        types=_types(index, pictures),
+        cases=[_case(case, index["threshold"], pictures) for case in index["cases"]],
+        figure_types=figures.failure_types(summary["failure_types"]),
+        figure_arms=figures.arms(summary["arms"], [n for n in ARM_ORDER if n in summary["arms"] and n != "none"]),
+        figure_reliability=figures.reliability(summary["detection"]["reliability_25"]),
+    )
+
+
+def _types(index: Mapping[str, Any], pictures: Path) -> dict[str, list[dict[str, Any]]]:
+    return {
+        kind: [{**example, "src": data_uri(pictures / example["file"])} for example in examples]
+        for kind, examples in index["types"].items()
+    }
+
+
+def _case(case: Mapping[str, Any], threshold: float, pictures: Path) -> dict[str, Any]:
+    return {
+        **case,
+        "svg": figures.traces(case, threshold),
+        "none": {**case["none"], "src": data_uri(pictures / case["none"]["file"])},
+        "arm_film": {**case["arm_film"], "src": data_uri(pictures / case["arm_film"]["file"])},
+    }
+
+
+def data_uri(path: Path) -> str:
+    """A PNG file as a data URI, so that the page needs no other file."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

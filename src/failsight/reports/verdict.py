@@ -1,0 +1,150 @@
+"""Plain-language verdicts: a claim is shown only when its interval says so, and "not shown" otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One claim and what the data say."""
+
+    title: str
+    shown: bool
+    sentence: str
+
+
+def claims(summary: Mapping[str, Any]) -> list[Claim]:
+    """The claims every experiment is asked, in a fixed order."""
+    return [
+        _prediction(summary),
+        _within_task(summary),
+        _false_alarms(summary),
+        *(_arm(summary, name) for name in ("slow", "retry")),
+        _ladder(summary),
+        _collisions(summary),
+        _autonomous(summary),
+        _pairing(summary),
+    ]
+
+
+def _above(estimate: Mapping[str, Any], bar: float | None) -> bool:
+    return estimate["low"] is not None and bar is not None and estimate["low"] > bar
+
+
+def _prediction(summary: Mapping[str, Any]) -> Claim:
+    row = summary["detection"]["auc_50"]
+    prior, clock = row["task_prior"]["value"], row["clock"]["value"]
+    shown = _above(row, prior) and _above(row, clock)
+    return Claim(
+        title="Failures are seen coming",
+        shown=shown,
+        sentence=f"At half the horizon the predictor ranks a failing above a succeeding episode with probability "
+        f"{number(row)}; knowing only the task gives {point(prior)}, knowing only the time {point(clock)}.",
+    )
+
+
+def _within_task(summary: Mapping[str, Any]) -> Claim:
+    row = summary["detection"]["within_task_auc_50"]
+    return Claim(
+        title="... and not by knowing which task is hard",
+        shown=_above(row, 0.5),
+        sentence=f"Comparing only episodes of the same task, that probability is {number(row)} "
+        f"(chance 0.50; permuted labels {number(row['permuted'])}).",
+    )
+
+
+def _false_alarms(summary: Mapping[str, Any]) -> Claim:
+    row = summary["false_alarm_rate"]
+    kept = row["low"] is not None and row["low"] <= row["alpha"]
+    return Claim(
+        title="The promised false-alarm rate is kept",
+        shown=kept,
+        sentence=f"Promised {row['alpha']:.0%} of successful episodes, measured {number(row, percent=True)}. "
+        f"With {row['calibration_successes']} calibration successes the true rate of this one threshold may be up to "
+        f"{row['alpha_upper']:.0%}.",
+    )
+
+
+_ARM_WORDS = {
+    "slow": "Going slower at the alarm helps",
+    "retry": "Backing up and trying again at the alarm helps",
+}
+
+
+def _arm(summary: Mapping[str, Any], name: str) -> Claim:
+    arm = summary["arms"][name]
+    return Claim(
+        title=_ARM_WORDS[name],
+        shown=_above(arm["success_change"], 0.0),
+        sentence=f"Success changes by {number(arm['success_change'], percent=True)}: {number(arm['rescue_rate'], percent=True)} "
+        f"of failing episodes rescued, {number(arm['harm_rate'], percent=True)} of succeeding ones harmed.",
+    )
+
+
+def _ladder(summary: Mapping[str, Any]) -> Claim:
+    arm, placebo = summary["arms"]["ladder"], summary["arms"]["placebo"]
+    shown = _above(arm["failure_reduction"], 0.0) and _above(arm["success_change"], placebo["success_change"]["value"])
+    return Claim(
+        title="The ladder with a person prevents failures",
+        shown=shown,
+        sentence=f"{number(arm['failure_reduction'], percent=True)} fewer failures than doing nothing "
+        f"(exact McNemar p = {arm['mcnemar_p']:.2g}); rescue rate {number(arm['rescue_rate'], percent=True)}, harm "
+        f"{number(arm['harm_rate'], percent=True)}, at {arm['human_minutes_per_hour']:.0f} minutes of a person's time per "
+        f"hour. The same retry at random moments changes success by {number(placebo['success_change'], percent=True)}.",
+    )
+
+
+def _collisions(summary: Mapping[str, Any]) -> Claim:
+    arm, none = summary["arms"]["ladder"], summary["arms"]["none"]
+    return Claim(
+        title="... and collisions",
+        shown=_above(arm["collision_reduction"], 0.0),
+        sentence=f"Collision rate {number(none['collision_rate'], percent=True)} without, "
+        f"{number(arm['collision_rate'], percent=True)} with the ladder: {number(arm['collision_reduction'], percent=True)} fewer.",
+    )
+
+
+def _autonomous(summary: Mapping[str, Any]) -> Claim:
+    arm = summary["arms"]["ladder_auto"]
+    opened = [g["rung"] for g in summary["gate"] if g["open"] and g["rung"] != "takeover"]
+    rungs = f"open rungs: {', '.join(opened)}" if opened else "no autonomous rung earned its place, so it only watched"
+    low = arm["success_change"]["low"]
+    return Claim(
+        title="Without a person the ladder does no harm",
+        shown=low is not None and low > -0.05,
+        sentence=f"Success changes by {number(arm['success_change'], percent=True)} ({rungs}).",
+    )
+
+
+def _pairing(summary: Mapping[str, Any]) -> Claim:
+    flips = summary["aa_flips"]
+    return Claim(
+        title="Differences between arms are real, not noise",
+        shown=flips["forks"] > 0 and flips["flips"] == 0,
+        sentence=f"Continuing twice from the same trigger gave a different outcome in {flips['flips']} of "
+        f"{flips['forks']} forks (A/A).",
+    )
+
+
+def number(estimate: Mapping[str, Any], percent: bool = False) -> str:
+    """`0.91 [0.85, 0.96]`, or in per cent; says so when there is no data.
+
+    >>> number({"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}, percent=True)
+    '50 % [25, 75]'
+    """
+    if estimate["value"] is None:
+        return f"no data (n={estimate['n']})"
+    scale, digits = (100, 0) if percent else (1, 2)
+    sign = " %" if percent else ""
+    value = f"{estimate['value'] * scale:.{digits}f}{sign}"
+    if estimate["low"] is None:
+        return f"{value} (n={estimate['n']})"
+    return f"{value} [{estimate['low'] * scale:.{digits}f}, {estimate['high'] * scale:.{digits}f}]"
+
+
+def point(value: float | None) -> str:
+    """Two digits, or "no data"."""
+    return "no data" if value is None else f"{value:.2f}"

@@ -1,0 +1,1 @@
+"""Layer `testing`: conformance checks every adapter must pass, and small fakes."""

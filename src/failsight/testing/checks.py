@@ -1,0 +1,233 @@
+"""Conformance checks: what every simulator, policy, signal group, labeler, predictor, monitor and intervention promises.
+
+Each check raises AssertionError with the clause that was broken. They are part of the public API: run them over your
+own adapter, as `tests/test_conformance.py` runs them over every registered one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from failsight.core.contracts import Context, Intervention, Labeler, Monitor, Policy, Predictor, Signal, Sim
+from failsight.core.types import (
+    FAILURE_TYPES,
+    Array,
+    Decision,
+    DecisionKind,
+    EpisodeKey,
+    Event,
+    PolicyOutput,
+    Risk,
+    Step,
+    Task,
+    Verdict,
+)
+
+
+def check_sim(make: Callable[[], Sim], key: EpisodeKey, other: EpisodeKey, actions: Sequence[Array]) -> None:
+    """Observation contract, determinism from the key, and bit-exact save and load, pixels included.
+
+    Args:
+        make: builds a fresh simulator.
+        key: episode to run.
+        other: a different episode, to dirty a simulator with before loading.
+        actions: legal actions for at least 6 steps that do not end the episode.
+    """
+    first, second = make(), make()
+    before = first.reset(options={"key": key})[0]
+    assert isinstance(first, Sim), "a simulator must have every method of the Sim contract"
+    spec = first.observation_spec
+    assert before["observation.state"].shape == (len(spec.state),), "observation.state must match the spec"
+    for name, height, width in spec.cameras:
+        image = first.observe()[f"observation.images.{name}"]
+        assert image.shape == (height, width, 3), "images must match the spec"
+        assert image.dtype == np.uint8, "images must be uint8"
+    assert first.task.id in {task.id for task in first.tasks()}, "the running task must be one of tasks()"
+    second.reset(options={"key": key})
+    half = len(actions) // 2
+    assert _execute(first, actions[:half]) == _execute(second, actions[:half]), "equal keys must give equal episodes"
+    saved = first.save_state()
+    future = _execute(first, actions[half:])
+    first.load_state(saved)
+    assert _execute(first, actions[half:]) == future, "loading in the same simulator must replay exactly"
+    second.reset(options={"key": other})
+    second.load_state(saved)
+    assert _execute(second, actions[half:]) == future, "loading in another simulator must replay exactly"
+    first.close()
+    second.close()
+
+
+def _execute(sim: Sim, actions: Sequence[Array]) -> list[Any]:
+    trace: list[Any] = []
+    for action in actions:
+        observation, reward, terminated, truncated, info = sim.step(action)
+        pixels = {name: value.tobytes() for name, value in sim.observe().items()}
+        trace.append(
+            (observation["observation.state"].tobytes(), pixels, reward, terminated, truncated, info["success"])
+        )
+        trace.append(sim.events())
+        if terminated or truncated:
+            break
+    return trace
+
+
+def check_policy(policy: Policy, sim: Sim, key: EpisodeKey) -> None:
+    """Shapes, finiteness, determinism from key and step, and no hidden shift by extra calls."""
+    assert isinstance(policy, Policy), "a policy must have every method of the Policy contract"
+    assert policy.action_spec == sim.action_spec, "action specs of policy and simulator must be equal"
+    sim.reset(options={"key": key})
+    policy.reset(sim.task, key)
+    observation = sim.observe()
+    output = policy.infer(observation, 0)
+    assert output.chunk.shape[1] == len(policy.action_spec.dimensions), "a chunk must be (H, A)"
+    assert output.chunk.dtype == np.float32, "a chunk must be float32"
+    assert policy.execute <= len(output.chunk), "a policy cannot execute more actions than it returns"
+    for name in ("hidden", "samples", "members"):
+        value = getattr(output, name)
+        assert value is None or np.isfinite(value).all(), f"{name} must be finite"
+        assert value is None or value.dtype == np.float16, f"{name} must be float16, as it is recorded"
+    policy.infer(observation, 5)
+    again = policy.infer(observation, 0)
+    assert np.array_equal(again.chunk, output.chunk), "an inference must depend on observation, key and step alone"
+    if output.samples is not None and again.samples is not None:
+        assert np.array_equal(again.samples, output.samples), "samples must be keyed by episode and step"
+    policy.load_state(policy.save_state())
+
+
+def make_steps(count: int, actions: int, states: int, hidden: int = 6, seed: int = 0) -> list[Step]:
+    """A random but plausible recorded episode: a new chunk every third step."""
+    rng = np.random.default_rng(seed)
+    steps: list[Step] = []
+    output: PolicyOutput | None = None
+    state = np.zeros(states)
+    for t in range(count):
+        if output is None or t % 3 == 0:
+            chunk = rng.uniform(-1, 1, (5, actions)).astype(np.float32)
+            output = PolicyOutput(
+                chunk=chunk,
+                hidden=rng.standard_normal(hidden).astype(np.float16),
+                samples=(chunk + 0.1 * rng.standard_normal((4, 5, actions))).astype(np.float16),
+                members=(chunk + 0.05 * rng.standard_normal((3, 5, actions))).astype(np.float16),
+            )
+        state = state + 0.01 * rng.standard_normal(states)
+        steps.append(
+            Step(
+                index=t,
+                state=state.astype(np.float32),
+                action=output.chunk[t % 3],
+                output=output,
+                cursor=t % 3,
+                replan=t % 3 == 0,
+            )
+        )
+    return steps
+
+
+def check_signal(signal: Signal, steps: Sequence[Step]) -> None:
+    """Names and units match, values are causal, reset forgets everything."""
+    assert len(signal.names) == len(signal.units), "every signal needs a unit"
+    assert len(set(signal.names)) == len(signal.names), "signal names must be unique"
+
+    def run(part: Sequence[Step]) -> Array:
+        signal.reset()
+        rows = []
+        for step in part:
+            out = np.full(len(signal.names), -1e9)
+            signal.update(step, out)
+            assert (out != -1e9).all(), "update must write every value"
+            rows.append(out)
+        return np.array(rows)
+
+    whole = run(steps)
+    assert np.array_equal(run(steps), whole, equal_nan=True), "reset must forget the episode"
+    half = len(steps) // 2
+    assert np.array_equal(run(steps[:half]), whole[:half], equal_nan=True), "the future must not change the past"
+
+
+def check_labeler(labeler: Labeler, task: str, states: Array, actions: Array, events: Sequence[Event]) -> None:
+    """Lengths match, a success has neither type nor onset, a failure has both."""
+    for success in (True, False):
+        labels = labeler.label(task, states, actions, events, success)
+        assert labels.time_to_failure.shape == (len(states),), "time to failure must be (T,)"
+        assert labels.dimension.shape == actions.shape, "dimension risk must be (T, A)"
+        if success:
+            assert labels.failure_type is None, "a success has no failure type"
+            assert labels.onset is None, "a success has no onset"
+            assert np.isinf(labels.time_to_failure).all(), "a success never fails"
+        else:
+            assert labels.failure_type in FAILURE_TYPES, "a failure has a type"
+            assert labels.onset is not None, "a failure has an onset"
+            assert 0 <= labels.onset < len(states), "the onset is a step of the episode"
+            assert (labels.time_to_failure[labels.onset :] == 0).all(), "time to failure is 0 from the onset on"
+
+
+def check_predictor(predictor: Predictor, signals: Array, hidden: Array | None, task: str) -> None:
+    """Causal, repeatable after reset, saved and loaded exactly, probabilities in range, NaN inputs survived."""
+
+    def run(count: int) -> list[Risk]:
+        predictor.reset(task)
+        return [predictor.update(signals[t], None if hidden is None else hidden[t]) for t in range(count)]
+
+    whole = run(len(signals))
+    for risk in whole:
+        assert np.isnan(risk.p_fail) or 0 <= risk.p_fail <= 1 + 1e-6, "p_fail must be a probability"
+        assert risk.type.shape == (len(FAILURE_TYPES),), "type must be (4,)"
+    half = len(signals) // 2
+    assert [r.p_fail for r in run(half)] == [r.p_fail for r in whole[:half]], "the future must not change the past"
+    state = predictor.save_state()
+    rest = [
+        predictor.update(signals[t], None if hidden is None else hidden[t]).p_fail for t in range(half, len(signals))
+    ]
+    predictor.reset(task)
+    predictor.load_state(state)
+    again = [
+        predictor.update(signals[t], None if hidden is None else hidden[t]).p_fail for t in range(half, len(signals))
+    ]
+    assert rest == again == [r.p_fail for r in whole[half:]], "save and load must continue exactly"
+    predictor.reset(task)
+    broken = predictor.update(np.full_like(signals[0], np.nan), None if hidden is None else hidden[0])
+    assert np.isnan(broken.p_fail) or 0 <= broken.p_fail <= 1 + 1e-6, "NaN signals must not break a predictor"
+
+
+def check_monitor(monitor: Monitor, steps: Sequence[Step], task: Task) -> None:
+    """Repeatable, causal, saved and loaded exactly."""
+
+    def run(part: Sequence[Step]) -> list[tuple[float, bool]]:
+        monitor.reset(task)
+        return [(v.risk.p_fail, v.trigger) for v in (monitor.step(s) for s in part)]
+
+    whole, half = run(steps), len(steps) // 3 * 2
+    assert run(steps) == whole, "reset must forget the episode"
+    assert run(steps[:half]) == whole[:half], "the future must not change the past"
+    state = monitor.save_state()
+    rest = [(v.risk.p_fail, v.trigger) for v in (monitor.step(s) for s in steps[half:])]
+    monitor.reset(task)
+    monitor.load_state(state)
+    assert [(v.risk.p_fail, v.trigger) for v in (monitor.step(s) for s in steps[half:])] == rest == whole[half:], (
+        "save and load must continue exactly"
+    )
+
+
+def check_intervention(intervention: Intervention, context: Context) -> None:
+    """Silent without a trigger, legal decisions with one, and forgetful after reset."""
+    quiet = Verdict(risk=Risk(p_fail=0.1), threshold=0.5, margin=-0.4, trigger=False, why="")
+    alarm = Verdict(risk=Risk(p_fail=0.9), threshold=0.5, margin=0.4, trigger=True, why="test")
+
+    def run() -> list[Decision]:
+        intervention.reset()
+        return [intervention.propose(verdict, context) for verdict in (quiet, alarm, alarm, quiet)]
+
+    decisions = run()
+    assert decisions[0].kind == DecisionKind.CONTINUE, "without a trigger an intervention does nothing"
+    for decision in decisions:
+        assert 0 < decision.rate <= 1, "a rate is a share of full speed"
+        if decision.kind != DecisionKind.CONTINUE:
+            assert decision.reason, "a decision says why"
+        if decision.action is not None:
+            assert decision.action.shape == (len(context.action_spec.dimensions),), "an action must be (A,)"
+            low, high = context.action_spec.low, context.action_spec.high
+            assert ((decision.action >= low) & (decision.action <= high)).all(), "an action must be legal"
+    assert [d.kind for d in run()] == [d.kind for d in decisions], "reset must forget the episode"

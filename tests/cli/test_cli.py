@@ -1,0 +1,54 @@
+import pytest
+
+from failsight.cli.main import COMMANDS, main
+
+
+def call(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    return caught.value.code
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    assert call(command, "--help") == 0
+    assert command in capsys.readouterr().out
+
+
+def test_the_commands_are_frozen():
+    assert list(COMMANDS) == [
+        "run",
+        "collect",
+        "episodes",
+        "view",
+        "label",
+        "fit",
+        "evaluate",
+        "report",
+        "train-policy",
+        "doctor",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "dmeo"), "Did you mean demo"),
+        (("episodes", "/nowhere"), "not a failsight run"),
+        (("report", "/nowhere"), "no summary.json"),
+        (("train-policy", "--recipe", "tabeltop"), "Did you mean tabletop"),
+        (("collect", "--out", "/tmp/x", "--tasks", "pick-red-cube-lef"), "pick-red-cube-left"),
+        (("collect", "--out", "/tmp/x", "--suite", "libero"), "Unknown simulator"),
+        (("evaluate", "/nowhere", "--bundle", "/nowhere"), "not a"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(arguments, message, capsys):
+    assert call(*arguments) == 2
+    out = capsys.readouterr().out
+    assert message in " ".join(out.split())
+    assert "Traceback" not in out
+
+
+def test_doctor_runs(capsys):
+    main(["doctor"])
+    assert "rendering" in capsys.readouterr().out

@@ -1,0 +1,177 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import recurrent_arrays
+
+from failsight.core.errors import BundleError, CalibrationError, EpisodeDataError
+from failsight.evaluation.detection import auc
+from failsight.predictors.dataset import FitSplit, LabelledSequence, permute_labels, split_sequences
+from failsight.predictors.features import Whitening
+from failsight.predictors.fit_mlp import fit_mlp
+from failsight.predictors.fit_recurrent import Member, RecurrentOptions, fit_recurrent, pad
+from failsight.predictors.hazard import BINS, SURVIVES, bin_labels, survival
+from failsight.predictors.recurrent import RecurrentPredictor
+from failsight.signals.bank import SIGNAL_NAMES
+
+QUICK = RecurrentOptions(members=1, units=16, epochs=30, batch=16)
+
+
+def make_sequences(count=80, steps=40, informative=True, seed=0):
+    """Failing episodes drift in one signal and one hidden entry from a random onset on."""
+    rng = np.random.default_rng(seed)
+    sequences = []
+    for i in range(count):
+        failed = i % 3 == 0
+        onset = int(rng.integers(15, 30)) if failed else None
+        signals = rng.random((steps, len(SIGNAL_NAMES))).astype(np.float32)
+        hidden = rng.standard_normal((steps, 6)).astype(np.float16)
+        if failed and informative:
+            signals[:, 1] += 0.8
+            hidden[:, 0] += 1.5
+        time = np.full(steps, np.inf) if onset is None else np.maximum(onset - np.arange(steps), 0).astype(float)
+        sequences.append(
+            LabelledSequence(
+                ticket=i,
+                task=f"task{i % 2}",
+                condition="none",
+                signals=signals,
+                hidden=hidden,
+                bins=bin_labels(time),
+                kind=i % 4 if failed else -1,
+                dimension=np.zeros((steps, 4), bool),
+                onset=onset,
+            )
+        )
+    return sequences
+
+
+def scores_at(predictor, sequences, step):
+    values = []
+    for s in sequences:
+        predictor.reset(s.task)
+        for t in range(step + 1):
+            risk = predictor.update(s.signals[t], s.hidden[t])
+        values.append(risk.p_fail)
+    return np.array(values)
+
+
+def test_p_fail_and_time_to_failure_come_from_one_hazard():
+    hazard = np.array([0.0, 0.5, 0.0, 0.0, 0.0, 1.0])
+    p_fail, time = survival(hazard)
+    assert p_fail == pytest.approx(1.0)
+    assert time == pytest.approx(0.5 * 7.5 + 0.5 * 110)
+    assert survival(np.zeros(BINS)).p_fail == 0
+    assert np.isnan(survival(np.zeros(BINS)).time_to_failure)
+    assert bin_labels(np.array([0, 4.9, 5, 79, 80, np.inf])).tolist() == [0, 0, 1, 4, 5, SURVIVES]
+
+
+def test_the_numpy_step_equals_torch():
+    torch.manual_seed(0)
+    member = Member(inputs=len(SIGNAL_NAMES) + 6, units=16, actions=4, dropout=0.0).eval()
+    sequences = make_sequences(count=4)
+    whitening = Whitening.fit(
+        np.concatenate([s.signals for s in sequences]), np.concatenate([s.hidden for s in sequences])
+    )
+    from failsight.predictors.fit_recurrent import _export
+
+    predictor = RecurrentPredictor(_export([member], whitening))
+    data = pad(sequences, whitening, 1.0)
+    with torch.no_grad():
+        out = member(data.x)
+    for i, sequence in enumerate(sequences):
+        predictor.reset("")
+        for t in range(len(sequence.signals)):
+            risk = predictor.update(sequence.signals[t], sequence.hidden[t])
+            hazard = torch.sigmoid(out[i, t, :BINS]).double().numpy()
+            assert risk.p_fail == pytest.approx(survival(hazard).p_fail, abs=2e-5)
+            assert risk.dimension == pytest.approx(torch.sigmoid(out[i, t, BINS + 4 :]).numpy(), abs=2e-5)
+
+
+def test_batching_and_padding_change_nothing():
+    sequences = make_sequences(count=3)
+    shorter = [
+        replace(s, signals=s.signals[:n], hidden=s.hidden[:n], bins=s.bins[:n], dimension=s.dimension[:n])
+        for s, n in zip(sequences, (40, 25, 10), strict=True)
+    ]
+    whitening = Whitening.fit(
+        np.concatenate([s.signals for s in sequences]), np.concatenate([s.hidden for s in sequences])
+    )
+    member = Member(len(whitening.mean), 16, 4, 0.0).eval()
+    with torch.no_grad():
+        together = member(pad(shorter, whitening, 1.0).x)
+        for i, s in enumerate(shorter):
+            alone = member(pad([s], whitening, 1.0).x)[0]
+            assert torch.allclose(together[i, : len(s.signals)], alone, atol=1e-6)
+
+
+def test_it_learns_what_is_there_and_permuted_labels_do_not():
+    train, test = make_sequences(seed=0), make_sequences(seed=1)
+    failed = np.array([s.failed for s in test])
+    real = fit_recurrent(train, train[:20], QUICK)
+    assert auc(scores_at(real, test, 10), failed) > 0.9
+    controls = [
+        auc(scores_at(fit_recurrent(permute_labels(train, s), train[:20], replace(QUICK, seed=s)), test, 10), failed)
+        for s in range(4)
+    ]
+    assert abs(np.mean(controls) - 0.5) < 0.3
+
+
+def test_random_signals_teach_nothing():
+    train, test = make_sequences(informative=False), make_sequences(informative=False, seed=1)
+    fitted = fit_recurrent(train, train[:20], QUICK)
+    failed = np.array([s.failed for s in test])
+    assert 0.3 < auc(scores_at(fitted, test, 10), failed) < 0.7
+
+
+def test_a_refit_is_bit_equal():
+    train = make_sequences(count=30)
+    first, second = (fit_recurrent(train, train[:6], QUICK) for _ in range(2))
+    assert all(np.array_equal(first.arrays[n], second.arrays[n]) for n in first.arrays)
+
+
+def test_the_salus_network_has_4868_parameters():
+    fitted = fit_mlp(make_sequences(count=12), make_sequences(count=6, seed=2), epochs=1)
+    assert sum(fitted.arrays[f"{kind}{layer}"].size for kind in "wb" for layer in range(3)) == 4868
+
+
+def test_splits_are_disjoint_stratified_and_keyed():
+    sequences = make_sequences()
+    split = split_sequences(sequences, seed=1)
+    parts = [{s.ticket for s in part} for part in (split.train, split.validate, split.calibrate)]
+    assert set.union(*parts) == {s.ticket for s in sequences}
+    assert sum(map(len, parts)) == len(sequences)
+    assert all(any(s.failed for s in part) for part in (split.train, split.validate, split.calibrate))
+    again = split_sequences(sequences[::-1], seed=1)
+    assert isinstance(again, FitSplit)
+
+
+def test_too_few_failures_are_refused_with_a_hint():
+    with pytest.raises(CalibrationError, match="Collect more episodes"):
+        split_sequences([s for s in make_sequences() if not s.failed], seed=0)
+
+
+def test_whitening_masks_what_is_missing():
+    signals = np.full((10, len(SIGNAL_NAMES)), 2.0)
+    signals[:, 0] = np.nan
+    whitening = Whitening.fit(signals, None)
+    assert np.isfinite(whitening.mean).all()
+    assert (whitening.apply(np.full(len(SIGNAL_NAMES), np.nan), None) == 0).all()
+    assert (np.abs(whitening.apply(np.full(len(SIGNAL_NAMES), np.inf), None)) <= 5).all()
+    with pytest.raises(EpisodeDataError, match="size 3"):
+        Whitening.fit(np.random.rand(5, len(SIGNAL_NAMES)), np.random.rand(5, 3)).apply(signals[0], np.zeros(4))
+
+
+def test_a_wrong_hidden_size_is_refused():
+    predictor = RecurrentPredictor(recurrent_arrays(hidden=6))
+    with pytest.raises(BundleError, match="size 6; it got 5"):
+        predictor.update(np.zeros(len(SIGNAL_NAMES)), np.zeros(5))
+    with pytest.raises(BundleError, match="got none"):
+        predictor.update(np.zeros(len(SIGNAL_NAMES)), None)
+
+
+def test_nan_in_the_hidden_state_gives_a_finite_risk():
+    predictor = RecurrentPredictor(recurrent_arrays(hidden=6))
+    risk = predictor.update(np.zeros(len(SIGNAL_NAMES)), np.full(6, np.nan))
+    assert 0 <= risk.p_fail <= 1

@@ -1,0 +1,194 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.core.types import EpisodeKey
+from failsight.episodes.run import Run
+from failsight.evaluation.scoring import replay
+from failsight.monitor.bundle import load_monitor
+from failsight.recipes.adapters import make_policy, make_sim
+from failsight.recipes.arms import ArmPlan, fork_bench, fork_episode, placebo_step
+from failsight.recipes.runs import RECIPES, find_recipe, run_recipe
+from failsight.recipes.tabletop import all_tasks, find_mix, plan
+from failsight.recipes.train_policy import TRAIN_RECIPES, find_train_recipe, train_policy
+from failsight.runtime.loop import Loop
+
+
+class Quiet:
+    def stage(self, title):
+        pass
+
+    def count(self, total):
+        return lambda note: None
+
+    def note(self, text):
+        pass
+
+
+def test_plans_are_keyed_and_cover_the_mix():
+    keys = plan(all_tasks(), [1, 2], 13, "default")
+    assert len(keys) == len(set(keys)) == 12 * 2 * 13
+    assert keys == plan(all_tasks(), [1, 2], 13, "default")
+    assert set(Counter(k.condition for k in keys)) == set(find_mix("default"))
+    assert {k.condition for k in plan(all_tasks(), [1], 4, "none,push:3")} == {"none", "push:3"}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: find_recipe("dmeo"), "Did you mean demo"),
+        (lambda: find_train_recipe("tabletop-weka"), "Did you mean tabletop-weak"),
+        (lambda: make_policy("tabletop-stong"), "Did you mean tabletop-strong"),
+        (lambda: make_sim("tabeltop"), "Did you mean tabletop"),
+        (lambda: plan(["stack-red-cube-blue-cub"], [0], 1, "clean"), "stack-red-cube-blue-cube"),
+        (lambda: plan(all_tasks(), [0], 1, "defualt"), "Unknown mix"),
+        (lambda: plan(all_tasks(), [0], 1, "puhs:3"), "Did you mean push"),
+        (lambda: find_mix("push"), "push:1 to push:5"),
+    ],
+)
+def test_wrong_names_offer_the_right_ones(call, message):
+    with pytest.raises((UnknownNameError, FailsightError), match=message):
+        call()
+
+
+def test_the_table_of_recipes_is_what_the_readme_says():
+    assert set(RECIPES) == {"demo", "tabletop-paper", "smoke"}
+    assert set(TRAIN_RECIPES) == {"tabletop", "tabletop-weak", "tabletop-smoke"}
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("name", "low", "high"), [("tabletop-strong", 22, 24), ("tabletop-weak", 6, 22)])
+def test_the_shipped_policies_are_as_strong_as_they_say(name, low, high):
+    """24 clean episodes; the full tables are in each checkpoint's config.json."""
+    policy, sim = make_policy(name), make_sim("tabletop")
+    loop, good = Loop(sim, policy), 0
+    for key in plan(all_tasks(), [21], 2, "clean"):
+        loop.start(key)
+        loop.run()
+        good += loop.trace.outcome == "success"
+    sim.close()
+    assert low <= good <= high
+    assert policy.config.provenance["data_fingerprint"]
+    assert policy.config.provenance["command"].startswith("failsight train-policy")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke") / "smoke"
+    report = run_recipe("smoke", folder, 2, Quiet())
+    return folder, report, json.loads((folder / "summary.json").read_text())
+
+
+pytestmark = pytest.mark.xdist_group("smoke")
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_a_whole_experiment_has_every_promised_figure(smoke):
+    _, report, summary = smoke
+    assert report.is_file()
+    assert summary["policy"]["success_rate"]["n"] == 24
+    assert set(summary["failure_types"]) == {"collision", "drop", "miss", "timeout"}
+    for metric in ("auc_50", "within_task_auc_50"):
+        row = summary["detection"][metric]
+        assert {"value", "low", "high", "n", "clock", "task_prior", "permuted"} <= set(row)
+    assert summary["false_alarm_rate"]["alpha"] == 0.3
+    for arm in ("none", "safe_stop", "slow", "retry", "placebo", "takeover", "ladder", "ladder_auto"):
+        figures = summary["arms"][arm]
+        assert {"success_rate", "collision_rate", "rescue_rate", "harm_rate", "triggers", "pairs"} <= set(figures)
+        assert figures["pairs"] == 24
+    assert summary["aa_flips"]["flips"] == 0
+    for key in ("lead_steps", "failure_reduction", "human_minutes_per_hour", "wall_s", "episodes"):
+        assert key in summary
+    assert summary["monitor"]["p50_us"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_online_verdicts_equal_offline_replay(smoke):
+    """The trigger the fork run saw online is the one replay finds in the store, bit for bit."""
+    folder, _, _ = smoke
+    run, monitor = Run(folder / "test"), load_monitor(folder / "bundle")
+    lines = [json.loads(line) for line in (folder / "arms.jsonl").read_text().splitlines()[1:]]
+    online = {(r["key"]["task"], r["key"]["episode"]): r["trigger_step"] for r in lines}
+    bench = fork_bench("tabletop", "tabletop-strong", folder / "bundle")
+    for episode in run.read():
+        on = [t for t, v in enumerate(replay(monitor, episode)) if v.trigger]
+        assert online[episode.meta.task, episode.meta.episode] == (on[0] if on else None)
+    loop = Loop(bench.sim, bench.policy, monitor=bench.extras["monitor"])
+    first = next(iter(run.read([0])))
+    loop.start(first.meta.key)
+    loop.run()
+    offline = [v.risk.p_fail for v in replay(monitor, first)]
+    assert [r.p_fail for r in loop.trace.risks] == offline
+    bench.sim.close()
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_a_finished_experiment_is_reused_and_a_killed_fork_file_recovers(smoke):
+    folder, _, summary = smoke
+    path = folder / "arms.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:10]) + "\n" + lines[10][: len(lines[10]) // 2])
+    run_recipe("smoke", folder, 2, Quiet())
+    again = json.loads((folder / "summary.json").read_text())
+    assert again["arms"] == summary["arms"]
+    assert again["resumed"]
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_viewing_and_example_sheet(smoke):
+    from failsight.episodes.video import read_video
+    from failsight.labels.table import read_labels
+    from failsight.recipes.viewing import example_sheet, view_episode
+
+    folder, _, _ = smoke
+    run = Run(folder / "test")
+    video = view_episode(folder / "test", 0, folder / "view.mp4", False)
+    assert sum(1 for _ in read_video(video)) == run.episodes[0].length + 1
+    assert view_episode(folder / "test", 0, folder / "view.png", True).stat().st_size > 1000
+    assert example_sheet(run, read_labels(run)).stat().st_size > 1000
+
+
+def test_the_placebo_is_distributed_like_the_alarms():
+    steps = (None, 10, 20, 20)
+    draws = [
+        placebo_step(ArmPlan(arms=(), placebo_steps=steps), EpisodeKey(seed=1, task="t", episode=i))
+        for i in range(4000)
+    ]
+    shares = Counter(draws)
+    assert shares[20] / 4000 == pytest.approx(0.5, abs=0.03)
+    assert shares[None] / 4000 == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_forks_need_no_trigger(smoke):
+    folder, _, _ = smoke
+    bench = fork_bench("tabletop", "tabletop-strong", folder / "bundle")
+    record = fork_episode(
+        ArmPlan(arms=("placebo",), placebo_steps=(30,)), bench, EpisodeKey(seed=1, task="pick-red-cube-left", episode=0)
+    )
+    assert "placebo" in record.arms
+    bench.sim.close()
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_training_runs_resumes_and_loads(tmp_path):
+    losses = []
+    checkpoint = train_policy(
+        find_train_recipe("tabletop-smoke"), tmp_path, lambda n: None, lambda step, values: losses.append(values)
+    )
+    policy = make_policy(str(checkpoint))
+    table = json.loads((checkpoint / "config.json").read_text())["provenance"]["success"]["clean"]["all"]
+    assert table.endswith("/12")
+    assert (tmp_path / "snapshots" / "000010").is_dir()
+    assert np.isfinite([v for values in losses for v in values.values()]).all()
+    again = train_policy(find_train_recipe("tabletop-smoke"), tmp_path, lambda n: None, lambda step, values: None)
+    assert make_policy(str(again)).fingerprint == policy.fingerprint

@@ -1,0 +1,157 @@
+import copy
+import json
+import re
+
+import numpy as np
+import pytest
+
+from failsight.core.errors import EpisodeDataError
+from failsight.episodes.images import write_png
+from failsight.reports.html import render, write_report
+from failsight.reports.verdict import claims, number
+
+
+def e(value, low=None, high=None, n=40):
+    return {"value": value, "low": value if low is None else low, "high": value if high is None else high, "n": n}
+
+
+def arm(change=(0.0, -0.1, 0.1), reduction=(0.0, -0.2, 0.2), name="arm"):
+    return {
+        "name": name,
+        "pairs": 40,
+        "triggers": 10,
+        "success_rate": e(0.7, 0.6, 0.8),
+        "collision_rate": e(0.1, 0.0, 0.2),
+        "stop_rate": e(0.0, 0.0, 0.1),
+        "rescue_rate": e(0.5, 0.2, 0.8),
+        "harm_rate": e(0.1, 0.0, 0.3),
+        "success_change": e(*change),
+        "failure_reduction": e(*reduction),
+        "collision_reduction": e(0.2, -0.3, 0.6),
+        "mcnemar_p": 0.5,
+        "e_value": 1.0,
+        "duty_cycle": 0.1,
+        "human_minutes_per_hour": 4.0,
+    }
+
+
+def make_summary():
+    auc = {**e(0.9, 0.85, 0.95), **{n: e(0.5, 0.4, 0.6) for n in ("salus_mlp", "clock", "task_prior", "permuted")}}
+    detection = {
+        f"{metric}_{share}": copy.deepcopy(auc)
+        for metric in ("auc", "within_task_auc", "within_perturbation_auc", "within_task_and_perturbation_auc")
+        for share in ("25", "50")
+    }
+    reliability = {"ece": 0.04, "brier": 0.1, "n": 40, "bins": [{"predicted": 0.2, "observed": e(0.25, 0.1, 0.4)}]}
+    types = {k: {"precision": 0.5, "recall": 0.5, "f1": 0.5, "n": 4} for k in ("collision", "drop", "miss", "timeout")}
+    names = ("none", "safe_stop", "slow", "retry", "placebo", "takeover", "ladder_auto", "ladder")
+    arms = {name: arm(name=name) for name in names}
+    arms["ladder_auto"] = arm((0.0, -0.02, 0.02), name="ladder_auto")
+    arms["ladder"] = arm((0.2, 0.1, 0.3), (0.5, 0.3, 0.7), "ladder")
+    condition = {"success": e(0.7, 0.5, 0.9), **dict.fromkeys(types, 1)}
+    return {
+        "command": "failsight run demo",
+        "commit": "abc",
+        "versions": {"failsight": "0"},
+        "seeds": {"fit": 1, "gate": 2, "test": 3},
+        "wall_s": 100.0,
+        "config": {"name": "demo"},
+        "episodes": {"fit": 100, "gate": 40, "test": 40},
+        "unscored": {"fit": 0, "test": 0},
+        "policy": {
+            "name": "p",
+            "fingerprint": "f",
+            "success_rate": e(0.7, 0.6, 0.8),
+            "per_condition": {"none": condition},
+        },
+        "failure_types": {k: {"count": 3, "share": e(0.1)} for k in types},
+        "detection": {**detection, "reliability_25": reliability},
+        "types": {"recurrent": {"per_type": types, "macro_f1": e(0.7), "macro_recall": e(0.7)}},
+        "false_alarm_rate": {
+            **e(0.1, 0.05, 0.2),
+            "alpha": 0.1,
+            "alpha_upper": 0.18,
+            "threshold": 0.5,
+            "calibration_successes": 50,
+        },
+        "recall": e(0.7, 0.6, 0.8),
+        "before_onset": e(0.4, 0.3, 0.5),
+        "lead_steps": e(50.0, 40.0, 60.0),
+        "arms": arms,
+        "gate": [{"rung": "retry", "triggers": 9, "rescues": 1, "harms": 3, "net_low": -0.3, "open": False}],
+        "failure_reduction": arms["ladder"]["failure_reduction"],
+        "human_minutes_per_hour": 4.0,
+        "aa_flips": {"flips": 0, "forks": 20},
+        "monitor": {"p50_us": 200.0, "p99_us": 400.0},
+    }
+
+
+def shown(summary):
+    return {claim.title: claim.shown for claim in claims(summary)}
+
+
+def test_a_good_result_is_shown_and_a_null_result_is_not():
+    result = shown(make_summary())
+    assert result["Failures are seen coming"]
+    assert result["The ladder with a person prevents failures"]
+    assert not result["Backing up and trying again at the alarm helps"]
+    assert not result["... and collisions"]
+
+
+@pytest.mark.parametrize(
+    ("change", "title"),
+    [
+        (lambda s: s["detection"]["auc_50"].update(task_prior=e(0.88)), "Failures are seen coming"),
+        (lambda s: s["detection"]["within_task_auc_50"].update(low=0.49), "... and not by knowing which task is hard"),
+        (lambda s: s["false_alarm_rate"].update(low=0.12), "The promised false-alarm rate is kept"),
+        (lambda s: s["arms"]["placebo"].update(success_change=e(0.15)), "The ladder with a person prevents failures"),
+        (
+            lambda s: s["arms"]["ladder"]["failure_reduction"].update(low=-0.01),
+            "The ladder with a person prevents failures",
+        ),
+        (lambda s: s["aa_flips"].update(flips=1), "Differences between arms are real, not noise"),
+        (
+            lambda s: s["arms"]["ladder_auto"].update(success_change=e(-0.1, -0.2, 0.0)),
+            "Without a person the ladder does no harm",
+        ),
+        (lambda s: s["detection"]["auc_50"].update(low=None), "Failures are seen coming"),
+    ],
+)
+def test_each_claim_can_fail(change, title):
+    summary = make_summary()
+    assert shown(summary)[title] or title == "... and collisions"
+    change(summary)
+    assert not shown(summary)[title]
+
+
+def test_numbers_without_data_say_so():
+    assert number({"value": None, "low": None, "high": None, "n": 0}) == "no data (n=0)"
+    assert number({"value": 0.5, "low": None, "high": None, "n": 3}) == "0.50 (n=3)"
+
+
+def test_the_page_is_self_contained(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("a.png", "b.png"):
+        write_png(pictures / name, np.zeros((16, 32, 3), np.uint8))
+    film = {"file": "a.png", "steps": [0, 5], "p_fail": [0.1, 0.9], "trigger": 1, "acted": [1], "outcome": "success"}
+    case = {"label": "rescued", "arm": "ladder", "task": "t", "condition": "none", "none": film, "arm_film": film}
+    example = {"file": "b.png", "task": "t", "condition": "none", "onset": 3, "steps": [0], "ticket": 1}
+    index = {"types": {"drop": [example], "miss": []}, "cases": [case], "threshold": 0.5}
+    (pictures / "pictures.json").write_text(json.dumps(index))
+    (tmp_path / "summary.json").write_text(json.dumps(make_summary()))
+    page = write_report(tmp_path).read_text()
+    assert "not shown" in page
+    assert "There was no harmed episode" in page
+    assert page.count("data:image/png;base64") == 3
+    outside = [u for u in re.findall(r'(?:src|href)="([^"#]+)"', page) if not u.startswith("data:")]
+    assert outside == [], f"the page refers to {outside}"
+
+
+def test_a_page_without_pictures_still_renders(tmp_path):
+    assert "<svg" in render(make_summary(), tmp_path)
+
+
+def test_a_folder_without_a_summary_is_explained(tmp_path):
+    with pytest.raises(EpisodeDataError, match=r"no summary\.json"):
+        write_report(tmp_path)

@@ -1,0 +1,137 @@
+"""Every registered simulator, policy, signal group, labeler, predictor, monitor and intervention keeps its contract."""
+
+import numpy as np
+import pytest
+from conftest import recurrent_arrays
+
+from failsight.core.contracts import Context
+from failsight.core.registry import load, resolve
+from failsight.core.types import EpisodeKey, Event, Perturbation, Task
+from failsight.interventions import INTERVENTIONS
+from failsight.interventions.ladder import GateEntry, Ladder
+from failsight.interventions.rungs import Retry, Slow
+from failsight.labels import LABELERS
+from failsight.monitor.monitor import RiskMonitor
+from failsight.monitor.trigger import TriggerRule
+from failsight.policies import POLICIES
+from failsight.predictors import PREDICTORS
+from failsight.recipes.adapters import make_operator, make_policy, make_sim
+from failsight.recipes.tabletop import targets
+from failsight.signals import SIGNALS
+from failsight.signals.bank import SIGNAL_NAMES
+from failsight.sims import OPERATORS, SIMS
+from failsight.sims.tabletop.env import ACTION_SPEC, TabletopEnv
+from failsight.testing import checks, fakes
+
+TABLES = {
+    "simulator": SIMS,
+    "operator": OPERATORS,
+    "policy": POLICIES,
+    "signal": SIGNALS,
+    "labeler": LABELERS,
+    "predictor": PREDICTORS,
+    "intervention": INTERVENTIONS,
+}
+KEY = EpisodeKey(seed=5, task="stack-red-cube-blue-cube", episode=2, perturbations=Perturbation.parse("sensor_noise:2"))
+OTHER = EpisodeKey(seed=6, task="obstacle-yellow-cylinder-left", episode=0)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k, table in TABLES.items() for n in table])
+def test_every_registered_name_resolves(kind, name):
+    assert resolve(kind, name, TABLES[kind]) is load(TABLES[kind][name])
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("name", SIMS)
+def test_simulators(name):
+    sim = make_sim(name)
+    operator = make_operator(name)
+    sim.reset(options={"key": KEY})
+    actions = []
+    for _ in range(30):
+        actions.append(operator.act(sim))
+        sim.step(actions[-1])
+    sim.close()
+    checks.check_sim(lambda: make_sim(name), KEY, OTHER, actions)
+
+
+def test_fake_simulator():
+    keys = [EpisodeKey(seed=s, task="home", episode=0, perturbations=Perturbation.parse("wind:2")) for s in (1, 2)]
+    action = np.array([0.1, 0.2, 0.3, -1.0], np.float32)
+    checks.check_sim(fakes.PointSim, keys[0], keys[1], [action] * 8)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies(name):
+    sim = make_sim("tabletop")
+    checks.check_policy(make_policy(name), sim, KEY)
+    sim.close()
+
+
+def test_fake_policy(key):
+    checks.check_policy(fakes.PointPolicy(), fakes.PointSim(), key)
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_signals(name):
+    observations = TabletopEnv(images="on_demand").observation_spec
+    arguments = {"uncertainty": (ACTION_SPEC.scalable,), "patterns": (ACTION_SPEC, observations)}
+    steps = checks.make_steps(40, 7, len(observations.state))
+    checks.check_signal(resolve("signal", name, SIGNALS)(*arguments[name]), steps)
+
+
+@pytest.mark.parametrize("name", LABELERS)
+def test_labelers(name):
+    labeler = resolve("labeler", name, LABELERS)(targets(), ACTION_SPEC)
+    events = [Event(step=4, kind="missed_close", subject="gripper")]
+    checks.check_labeler(labeler, "pick-red-cube-left", np.zeros((30, 11)), np.zeros((30, 7)), events)
+
+
+def predictor_arrays(name):
+    rng = np.random.default_rng(1)
+    mlp = {"mean": np.zeros(6, np.float32), "scale": np.ones(6, np.float32)}
+    for layer, (rows, columns) in enumerate(((64, 6), (64, 64), (4, 64))):
+        mlp[f"w{layer}"] = rng.standard_normal((rows, columns)).astype(np.float32)
+        mlp[f"b{layer}"] = np.zeros(rows, np.float32)
+    return {
+        "recurrent": recurrent_arrays(),
+        "salus-mlp": mlp,
+        "clock": {"rate": np.linspace(0.1, 0.9, 20, dtype=np.float32)},
+        "task-prior": {"base": np.array(0.3, np.float32), "task.home": np.array(0.6, np.float32)},
+    }[name]
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_predictors(name):
+    rng = np.random.default_rng(0)
+    predictor = resolve("predictor", name, PREDICTORS)(predictor_arrays(name))
+    checks.check_predictor(predictor, rng.random((30, len(SIGNAL_NAMES))), rng.standard_normal((30, 6)), "home")
+
+
+def test_monitor():
+    predictor = resolve("predictor", "recurrent", PREDICTORS)(recurrent_arrays())
+    monitor = RiskMonitor(predictor, fakes.ACTIONS, fakes.OBSERVATIONS, TriggerRule(), 0.4)
+    task = Task(id="home", suite="point", instruction="go home", horizon=30)
+    checks.check_monitor(monitor, checks.make_steps(30, 4, 4), task)
+
+
+def make_intervention(name):
+    if name == "ladder":
+        entries = {r: GateEntry(rung=r, triggers=50, rescues=30, harms=1) for r in ("slow", "retry")}
+        return Ladder({"slow": Slow(), "retry": Retry()}, ("slow", "retry"), entries)
+    return resolve("intervention", name, INTERVENTIONS)()
+
+
+@pytest.mark.parametrize("name", INTERVENTIONS)
+def test_interventions(name):
+    context = Context(
+        step=10,
+        horizon=30,
+        state=np.array([0.3, 0.1, 0.2, 1.0], np.float32),
+        path=[np.array([0.3 + 0.01 * i, 0.1, 0.2, 1.0], np.float32) for i in range(10)],
+        last_action=np.array([0.0, 0.0, 0.0, -1.0], np.float32),
+        action_spec=fakes.ACTIONS,
+        observation_spec=fakes.OBSERVATIONS,
+    )
+    checks.check_intervention(make_intervention(name), context)
