@@ -40,7 +40,7 @@ def test_readme_commands_exist():
     for command in re.findall(r"(?:^    |`)failsight ([a-z-]+)", readme, re.M):
         assert command in COMMANDS, f"README mentions `failsight {command}`"
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"make ([a-z]+)", readme):
+    for target in re.findall(r"(?:^    |`)make ([a-z]+)", readme, re.M):
         assert f"\n{target}:" in makefile
 
 

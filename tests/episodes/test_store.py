@@ -186,7 +186,7 @@ def test_an_unwritable_folder_is_one_sentence(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     _, meta = make_meta()
-    with pytest.raises(StorageError, match="Choose|choose"):
+    with pytest.raises(StorageError, match=r"[Cc]hoose"):
         EpisodeRecorder(blocked, 0, 20)
     with pytest.raises((StorageError, FailsightError)):
         prepare(blocked / "run", meta, resume=False)

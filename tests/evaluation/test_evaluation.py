@@ -21,6 +21,7 @@ def scored(i, failed, score, length=100, kind=None, trigger=None, task="t", onse
         kind=kind,
         onset=onset if failed else None,
         p_fail=np.full(length, score),
+        alarm=np.full(length, score),
         types=types,
         time_to_failure=np.full(length, float(onset)),
         dimension=np.zeros((length, 0)),
@@ -170,7 +171,7 @@ def test_the_e_value_keeps_its_type_one_error_at_any_stopping_time():
     for _ in range(300):
         wins = np.cumsum(rng.random(150) < 0.5)
         losses = np.arange(1, 151) - wins
-        stopped += any(beta_e_value(int(w), int(l)) >= 20 for w, l in zip(wins, losses, strict=True))
+        stopped += any(beta_e_value(int(won), int(lost)) >= 20 for won, lost in zip(wins, losses, strict=True))
     assert stopped / 300 <= 0.05
     assert beta_e_value(20, 1) > 1000
     assert beta_e_value(1, 20) < 1

@@ -7,7 +7,7 @@ import pytest
 from conftest import recurrent_arrays
 
 from failsight.core.errors import BundleError, CalibrationError
-from failsight.core.types import PolicyOutput, Step, Task
+from failsight.core.types import PolicyOutput, Risk, Step, Task
 from failsight.monitor.bundle import load_monitor, save_bundle
 from failsight.monitor.calibration import conformal_threshold
 from failsight.monitor.trigger import Trigger, TriggerRule, episode_statistic
@@ -84,8 +84,15 @@ def test_the_statistic_fires_exactly_when_the_trigger_does():
         p = rng.random(30)
         threshold = rng.uniform(0.4, 1.0)
         trigger = Trigger(rule, threshold)
-        fired = any([trigger.update(v) for v in p])
+        fired = sum(trigger.update(v) for v in p) > 0
         assert fired == (episode_statistic(p, rule) >= threshold)
+
+
+def test_an_imminent_collision_counts_as_much_as_its_gain_says():
+    risk = Risk(p_fail=0.2, imminent=0.1)
+    assert TriggerRule().score(risk) == 0.2
+    assert TriggerRule(imminent_gain=5.0).score(risk) == pytest.approx(0.5)
+    assert TriggerRule(imminent_gain=5.0).score(Risk(p_fail=0.2)) == 0.2
 
 
 def test_episodes_too_short_to_trigger():

@@ -160,6 +160,8 @@ class Risk:
     """(4,) probability of each failure type, order `FAILURE_TYPES`."""
     dimension: Array = field(default_factory=lambda: np.zeros(0))
     """(A,) risk of harm through each action dimension within the next second."""
+    imminent: float = float("nan")
+    """Probability of a collision within the next second; NaN when the predictor has no such output."""
     spread: float = float("nan")
     """Standard deviation of p_fail over the ensemble, when there is one."""
 

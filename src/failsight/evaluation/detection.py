@@ -30,6 +30,8 @@ class Scored:
     onset: int | None
     p_fail: Array
     """(T,)."""
+    alarm: Array
+    """(T,) the score that is compared with the threshold."""
     types: Array
     """(T, 4)."""
     time_to_failure: Array

@@ -25,7 +25,7 @@ def score_sequence(sequence: LabelledSequence, predictor: Predictor, rule: Trigg
             hidden, seen = sequence.hidden[t], t
         risk = predictor.update(signals, hidden)
         risks.append(risk)
-        if trigger.update(risk.p_fail) and fired is None:
+        if trigger.update(rule.score(risk)) and fired is None:
             fired = t
     return Scored(
         ticket=sequence.ticket,
@@ -35,6 +35,7 @@ def score_sequence(sequence: LabelledSequence, predictor: Predictor, rule: Trigg
         kind=sequence.kind,
         onset=sequence.onset,
         p_fail=np.array([r.p_fail for r in risks]),
+        alarm=np.array([rule.score(r) for r in risks]),
         types=np.array([r.type for r in risks]),
         time_to_failure=np.array([r.time_to_failure for r in risks]),
         dimension=np.array([r.dimension for r in risks]),

@@ -25,7 +25,7 @@ class RiskMonitor:
         threshold: float,
     ) -> None:
         self._predictor, self._bank = predictor, SignalBank(actions, observations)
-        self._trigger = Trigger(rule, threshold)
+        self._rule, self._trigger = rule, Trigger(rule, threshold)
 
     def reset(self, task: Task) -> None:
         """Start an episode."""
@@ -40,7 +40,7 @@ class RiskMonitor:
             self._broken = not _finite(record)
         signals = self._bank.update(record)
         risk = self._predictor.update(signals, record.output.hidden)
-        on = self._trigger.update(risk.p_fail, hazard=self._broken)
+        on = self._trigger.update(self._rule.score(risk), hazard=self._broken)
         threshold = self._trigger.threshold
         return Verdict(
             risk=risk,
@@ -53,6 +53,8 @@ class RiskMonitor:
     def _why(self, risk: Risk) -> str:
         if self._broken:
             return "the policy's output is not finite"
+        if self._rule.score(risk) > risk.p_fail:
+            return f"collision likely within a second (probability {risk.imminent:.2f})"
         kind = FAILURE_TYPES[int(np.argmax(risk.type))] if np.isfinite(risk.type).all() else "failure"
         return f"{kind} likely, p_fail {risk.p_fail:.2f} >= {self._trigger.threshold:.2f}"
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from failsight.core.types import Array
+from failsight.core.types import Array, Risk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerRule:
-    """On when p_fail >= threshold on `needed` of the last `window` ticks; off after `release_steps` ticks at or below
+    """On when the alarm score is >= threshold on `needed` of the last `window` ticks; off after `release_steps` ticks at or below
     `release_ratio` * threshold.
     """
 
@@ -19,10 +19,21 @@ class TriggerRule:
     window: int = 5
     release_steps: int = 8
     release_ratio: float = 0.8
+    imminent_gain: float = 0.0
+    """How much an imminent collision weighs against p_fail in the alarm score; 0 switches that channel off."""
+
+    def score(self, risk: Risk) -> float:
+        """Alarm score: the larger of p_fail and the weighted chance of a collision within a second; NaN when unknown.
+
+        A collision a second away may leave p_fail middling, yet there is no time to wait for more evidence.
+        """
+        if self.imminent_gain and np.isfinite(risk.imminent):
+            return max(risk.p_fail, self.imminent_gain * risk.imminent)
+        return risk.p_fail
 
 
 class Trigger:
-    """Streaming trigger. `statistic` is the `needed`-th largest p_fail of the window: at or above the threshold exactly
+    """Streaming trigger. `statistic` is the `needed`-th largest score of the window: at or above the threshold exactly
     when K of the last N ticks are.
     """
 
@@ -36,12 +47,12 @@ class Trigger:
         self._recent[:] = -np.inf
         self._at, self._below, self.on, self.statistic = 0, 0, False, -np.inf
 
-    def update(self, p_fail: float, hazard: bool = False) -> bool:
+    def update(self, score: float, hazard: bool = False) -> bool:
         """Whether the trigger is on after this tick; a hazard (NaN, watchdog) switches it on at once."""
-        self._recent[self._at] = p_fail if np.isfinite(p_fail) else -np.inf
+        self._recent[self._at] = score if np.isfinite(score) else -np.inf
         self._at = (self._at + 1) % self._rule.window
         self.statistic = float(np.sort(self._recent)[-self._rule.needed])
-        self._below = self._below + 1 if p_fail <= self._rule.release_ratio * self.threshold else 0
+        self._below = self._below + 1 if score <= self._rule.release_ratio * self.threshold else 0
         if hazard or self.statistic >= self.threshold:
             self.on = True
         elif self._below >= self._rule.release_steps:
@@ -59,16 +70,16 @@ class Trigger:
         self._at, self._below, self.on, self.statistic = int(at), int(below), bool(on), float(statistic)
 
 
-def episode_statistic(p_fail: Array, rule: TriggerRule) -> float:
+def episode_statistic(scores: Array, rule: TriggerRule) -> float:
     """Largest trigger statistic of an episode: the trigger fires exactly when it reaches the threshold.
 
     -inf for an episode shorter than `needed` ticks (it cannot fire).
     """
-    if len(p_fail) < rule.needed:
+    if len(scores) < rule.needed:
         return float("-inf")
     trigger = Trigger(rule, float("inf"))
     best = float("-inf")
-    for value in p_fail:
+    for value in scores:
         trigger.update(float(value))
         best = max(best, trigger.statistic)
     return best

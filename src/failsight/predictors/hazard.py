@@ -20,6 +20,8 @@ EDGES = (0, 5, 10, 20, 40, 80)
 """Bins [0, 5), [5, 10), ..., [80, inf) control steps ahead."""
 BINS = len(EDGES)
 MIDDLES = np.array([2.5, 7.5, 15.0, 30.0, 60.0, 110.0], np.float32)
+SOON = 3
+"""The first bins, [0, 20) control steps: one second at 20 Hz."""
 SURVIVES = BINS
 """Label of a step of an episode that succeeds."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from failsight.core.errors import BundleError
 from failsight.core.types import FAILURE_TYPES, Array, Risk
 from failsight.predictors.features import LOG_MASK, Whitening
-from failsight.predictors.hazard import BINS, MIDDLES
+from failsight.predictors.hazard import BINS, MIDDLES, SOON
 
 _TYPES = len(FAILURE_TYPES)
 
@@ -121,6 +121,7 @@ class RecurrentPredictor:
             p_fail=p_fail,
             time_to_failure=float(mean_lost @ MIDDLES / max(p_fail, 1e-9)),
             type=kinds.mean(0) * p_fail,
+            imminent=float(mean_lost[:SOON].sum() * kinds[:, FAILURE_TYPES.index("collision")].mean()),
             dimension=_sigmoid(out[:, BINS + _TYPES :]).mean(0),
             spread=float(p_members.std()),
         )

@@ -38,6 +38,7 @@ def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:
                 kind=-1 if label.failure_type is None else FAILURE_TYPES.index(label.failure_type),
                 onset=label.onset,
                 p_fail=np.array([v.risk.p_fail for v in verdicts]),
+                alarm=np.array([v.margin for v in verdicts]),
                 types=np.array([v.risk.type for v in verdicts]),
                 time_to_failure=np.array([v.risk.time_to_failure for v in verdicts]),
                 dimension=np.array([v.risk.dimension for v in verdicts]),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from failsight.core.contracts import Predictor
 from failsight.episodes.run import Run
@@ -20,6 +22,7 @@ from failsight.predictors.fit_mlp import fit_mlp
 from failsight.predictors.fit_recurrent import RecurrentOptions, fit_recurrent
 
 DEFAULT = "recurrent"
+_GAIN_EPISODES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,7 @@ class Fitted:
     """Predictors by row name, and the calibration of the default one."""
 
     predictors: dict[str, Any]
+    rules: dict[str, TriggerRule]
     calibrations: dict[str, Calibration]
     split: FitSplit
     permuted: list[Any]
@@ -59,13 +63,14 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
     predictors = fit_predictors(split, options, bundle.parent / "tensorboard", note)
     permuted = fit_permuted(split, options)
     note(f"calibrating on {len(split.calibrate)} episodes")
-    calibrations = {name: calibrate(p, split.calibrate, options) for name, p in predictors.items()}
+    rules = {name: choose_rule(p, split.validate, options) for name, p in predictors.items()}
+    calibrations = {name: calibrate(p, split.calibrate, rules[name], options.alpha) for name, p in predictors.items()}
     chosen = calibrations[DEFAULT]
-    scored = score_all(split.calibrate, predictors[DEFAULT], options.rule, chosen.threshold)
+    scored = score_all(split.calibrate, predictors[DEFAULT], rules[DEFAULT], chosen.threshold)
     save_bundle(
         bundle,
         predictors[DEFAULT],
-        options.rule,
+        rules[DEFAULT],
         chosen,
         (run.meta.action_spec, run.meta.observation_spec),
         run.meta.policy,
@@ -73,6 +78,7 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
     )
     return Fitted(
         predictors=predictors,
+        rules=rules,
         calibrations=calibrations,
         split=split,
         permuted=permuted,
@@ -108,8 +114,30 @@ def fit_permuted(split: FitSplit, options: FitOptions) -> list[Any]:
     return fits
 
 
-def calibrate(predictor: Predictor, episodes: tuple[LabelledSequence, ...], options: FitOptions) -> Calibration:
+def choose_rule(predictor: Predictor, episodes: Sequence[LabelledSequence], options: FitOptions) -> TriggerRule:
+    """The trigger rule with its imminent-collision channel scaled to p_fail.
+
+    The gain makes both channels equally rare on successful validation episodes: it is the ratio of their
+    (1 - alpha/2) quantiles. The threshold itself is calibrated afterwards, on other episodes. With fewer than 20
+    successes, or a predictor without that output, the channel stays off.
+    """
+    good = [s for s in episodes if not s.failed]
+    if len(good) < _GAIN_EPISODES:
+        return options.rule
+    share = 1 - options.alpha / 2
+    only = replace(options.rule, imminent_gain=1e9)
+    p_fail = [episode_statistic(s.p_fail, options.rule) for s in score_all(good, predictor, options.rule, np.inf)]
+    soon = [episode_statistic(s.alarm, options.rule) / 1e9 for s in score_all(good, predictor, only, np.inf)]
+    high, low = np.quantile(p_fail, share), np.quantile(soon, share)
+    if not (np.isfinite(high) and 1e-6 < low < high):
+        return options.rule
+    return replace(options.rule, imminent_gain=float(high / low))
+
+
+def calibrate(
+    predictor: Predictor, episodes: Sequence[LabelledSequence], rule: TriggerRule, alpha: float
+) -> Calibration:
     """Split conformal on the post-hysteresis trigger statistic of successful episodes."""
     good = [s for s in episodes if not s.failed]
-    scored = score_all(good, predictor, options.rule, float("inf"))
-    return conformal_threshold([episode_statistic(s.p_fail, options.rule) for s in scored], options.alpha)
+    scored = score_all(good, predictor, rule, float("inf"))
+    return conformal_threshold([episode_statistic(s.alarm, rule) for s in scored], alpha)

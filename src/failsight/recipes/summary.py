@@ -37,7 +37,7 @@ def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) 
     labels = read_labels(result.test_run)
     sequences = build_sequences(result.test_run, labels)
     scored = {
-        name: score_all(sequences, predictor, config.fit.rule, result.fitted.calibrations[name].threshold)
+        name: score_all(sequences, predictor, result.fitted.rules[name], result.fitted.calibrations[name].threshold)
         for name, predictor in result.fitted.predictors.items()
     }
     default = scored[DEFAULT]
