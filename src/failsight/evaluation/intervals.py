@@ -72,11 +72,11 @@ def bootstrap(
 
 
 def mean_of_fits(values: Sequence[float]) -> Estimate:
-    """Mean over independent fits with its t interval; NaN bounds for fewer than two."""
+    """Mean share over independent fits with its t interval, within [0, 1]; NaN bounds for fewer than two."""
     kept = np.array([v for v in values if np.isfinite(v)])
     if len(kept) < 2:
         value = float(kept.mean()) if len(kept) else float("nan")
         return Estimate(value=value, low=float("nan"), high=float("nan"), n=len(kept))
     half = float(stats.t.ppf(0.975, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept)))
     mean = float(kept.mean())
-    return Estimate(value=mean, low=mean - half, high=mean + half, n=len(kept))
+    return Estimate(value=mean, low=max(0.0, mean - half), high=min(1.0, mean + half), n=len(kept))

@@ -48,8 +48,8 @@ def tabletop() -> TrainRecipe:
 
 
 def tabletop_weak() -> TrainRecipe:
-    """The shipped weak checkpoint: the same training stopped at step 1,750, chosen by its success rate."""
-    return TrainRecipe(name="tabletop-weak", episodes=1200, options=TrainOptions(steps=9000, stop=1750))
+    """The shipped weak checkpoint: the same training stopped at step 2,500, chosen by its success rate."""
+    return TrainRecipe(name="tabletop-weak", episodes=1200, options=TrainOptions(steps=9000, stop=2500))
 
 
 def tabletop_smoke() -> TrainRecipe:
@@ -103,6 +103,7 @@ def train_policy(recipe: TrainRecipe, folder: Path, collected: Callable[[int], N
             "frames": len(frames.state),
             "data_fingerprint": frames.fingerprint,
             "steps": recipe.options.steps,
+            "stopped_at": recipe.options.stop or recipe.options.steps,
         },
     )
     network = train(frames, instructions, config, recipe.options, folder, progress)
