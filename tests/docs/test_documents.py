@@ -63,7 +63,7 @@ def test_files_and_functions_stay_small():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
-                assert length <= 75, f"{path.name}:{node.lineno} {node.name} has {length} lines"
+                assert length <= 60, f"{path.name}:{node.lineno} {node.name} has {length} lines"
 
 
 def test_importing_failsight_is_light():

@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+import time
 from collections import Counter
 
 import numpy as np
@@ -192,3 +195,34 @@ def test_training_runs_resumes_and_loads(tmp_path):
     assert np.isfinite([v for values in losses for v in values.values()]).all()
     again = train_policy(find_train_recipe("tabletop-smoke"), tmp_path, lambda n: None, lambda step, values: None)
     assert make_policy(str(again)).fingerprint == policy.fingerprint
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_kill_9_during_a_tabletop_collection_then_resume_changes_nothing(tmp_path):
+    """The command itself, killed at a random moment, equals an undisturbed run: actions and outcomes byte by byte."""
+
+    def command(folder):
+        tasks = ["pick-red-cube-left", "obstacle-red-cube-left", "stack-red-cube-blue-cube"]
+        arguments = ["collect", "--out", str(folder), "--tasks", *tasks, "--trials", "5", "--seeds", "3", "4"]
+        return [sys.executable, "-c", f"from failsight.cli.main import main; main({[*arguments, '--resume']!r})"]
+
+    process = subprocess.Popen(command(tmp_path / "killed"), stdout=subprocess.DEVNULL)
+    recording = tmp_path / "killed" / "recording"
+    wanted = int(np.random.default_rng().integers(2, 24))
+    while process.poll() is None and len(list(recording.glob("episode-*"))) < wanted:
+        time.sleep(0.01)
+    killed = process.poll() is None
+    process.kill()
+    process.wait()
+    for folder in ("killed", "calm"):
+        subprocess.run(command(tmp_path / folder), check=True, stdout=subprocess.DEVNULL)
+    runs = [list(Run(tmp_path / folder).read()) for folder in ("killed", "calm")]
+    assert killed
+    assert len(runs[0]) == 30
+    for one, two in zip(*runs, strict=True):
+        assert one.meta.key == two.meta.key
+        assert one.meta.outcome == two.meta.outcome
+        assert one.actions.tobytes() == two.actions.tobytes()
+        assert one.hidden.tobytes() == two.hidden.tobytes()
+        assert one.events == two.events

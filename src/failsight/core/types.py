@@ -98,13 +98,15 @@ class Event:
 
     step: int
     kind: str
-    """contact, grasp, release, missed_close, displaced, toppled, fell, pushed, gripper_fault."""
+    """contact, grasp (`other` says "wrong object" when it is one), release (`other` says "goal" above the goal),
+    missed_close, displaced, toppled, fell, pushed, gripper_fault."""
     subject: str
     """What it happened to or what did it: `gripper`, an object, `post`."""
     other: str = ""
     """The other party of a contact."""
     value: float = 0.0
-    """contact: peak force of the step in N; release: height above support in m; displaced: m; toppled: degrees."""
+    """contact: peak force of the step in N; grasp, release: height of the object's underside above the table in m
+    (a release that is neither low nor above the goal is a drop); displaced: m; toppled: degrees."""
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """World position, m (contacts)."""
     normal: tuple[float, float, float] = (0.0, 0.0, 0.0)

@@ -47,11 +47,13 @@ class Retry:
     """Backtrack along the robot's own path, then let the policy try again.
 
     Hold-aware: with something in the gripper it only rises and keeps its grip; empty, it opens and goes back `back`
-    steps. At most `attempts` per episode, `cooldown` steps apart.
+    steps, then up to `clear_height_m` (2 cm more when empty), above anything it could hit on the way. At most `attempts`
+    per episode, `cooldown` steps apart.
     """
 
-    def __init__(self, attempts: int = 1, back: int = 30, cooldown: int = 25) -> None:
+    def __init__(self, attempts: int = 1, back: int = 30, cooldown: int = 25, clear_height_m: float = 0.16) -> None:
         self._attempts, self._back, self._cooldown = attempts, back, cooldown
+        self._clear_height_m = clear_height_m
         self.reset()
 
     def reset(self) -> None:
@@ -93,12 +95,14 @@ class Retry:
         xyz = [names.index(f"{a}_m") for a in "xyz"]
         here = context.state[xyz].astype(np.float64)
         if holding:
-            self._waypoints = [np.array([here[0], here[1], max(here[2], 0.16)])]
+            self._waypoints = [np.array([here[0], here[1], max(here[2], self._clear_height_m)])]
             return
         past = [state[xyz].astype(np.float64) for state in context.path[-self._back :]]
         lifted = np.array([here[0], here[1], here[2] + 0.03])
         self._waypoints = [lifted, *past[::-4]]
-        self._waypoints.append(np.array([*self._waypoints[-1][:2], max(0.18, self._waypoints[-1][2])]))
+        self._waypoints.append(
+            np.array([*self._waypoints[-1][:2], max(self._clear_height_m + 0.02, self._waypoints[-1][2])])
+        )
 
     def _follow(self, context: Context) -> Array:
         spec, names = context.action_spec, context.observation_spec

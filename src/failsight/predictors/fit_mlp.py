@@ -20,6 +20,7 @@ def fit_mlp(
     train: Sequence[LabelledSequence], validate: Sequence[LabelledSequence], seed: int = 0, epochs: int = 40
 ) -> MlpPredictor:
     """Positive weights balance each type; the epoch with the lowest validation loss is kept."""
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     inputs = len(UNCERTAINTY_NAMES)
     whitening = Whitening.fit(np.concatenate([s.signals[:, :inputs] for s in train]), None)

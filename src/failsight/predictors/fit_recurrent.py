@@ -120,7 +120,11 @@ def fit_recurrent(
     log_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> RecurrentPredictor:
-    """Fit on `train`, keep each member's best epoch on `validate`; same inputs and seed give the same weights."""
+    """Fit on `train`, keep each member's best epoch on `validate`; same inputs and seed give the same weights.
+
+    Runs on one thread: sums over several threads round differently from machine to machine.
+    """
+    torch.set_num_threads(1)
     hidden = None
     if options.use_hidden and train[0].hidden is not None:
         hidden = np.concatenate([np.asarray(s.hidden) for s in train])

@@ -98,7 +98,8 @@ class Loop:
         if self.intervention is not None:
             self.intervention.reset()
         self._state = observation["observation.state"]
-        self._last = self.sim.action_spec.hold(np.full(len(self.sim.action_spec.dimensions), -1.0, np.float32))
+        spec = self.sim.action_spec
+        self._last = spec.hold(np.full(len(spec.dimensions), -spec.gripper_closed_sign, np.float32))
         self._step, self._cursor, self._stale = 0, 0.0, True
         self._output: PolicyOutput | None = None
         self._path: list[Array] = []

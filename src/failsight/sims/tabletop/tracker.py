@@ -86,7 +86,9 @@ class Tracker:
             self.held, self.loose_steps = self.candidate, 0
             if self.held not in self.handled:
                 self.handled.append(self.held)
-            events.append(Event(step=scene.step, kind="grasp", subject=self.held, value=scene.heights_m[self.held]))
+            which = "" if self.held == self.target else "wrong object"
+            height = scene.heights_m[self.held]
+            events.append(Event(step=scene.step, kind="grasp", subject=self.held, other=which, value=height))
         return events
 
     def _missed(self, scene: Scene) -> list[Event]:
