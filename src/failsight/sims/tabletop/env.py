@@ -100,7 +100,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
 
     def _make_observation_space(self) -> spaces.Space[Any]:
         entries: dict[str, spaces.Space[Any]] = {
-            "observation.state": spaces.Box(-np.inf, np.inf, (len(STATE_NAMES),), np.float32)
+            "observation.state": spaces.Box(-4.0, 4.0, (len(STATE_NAMES),), np.float32)
         }
         if self._images == "always":
             for name, height, width in self.observation_spec.cameras:
