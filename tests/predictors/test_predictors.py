@@ -10,7 +10,7 @@ from failsight.evaluation.detection import auc
 from failsight.predictors.dataset import FitSplit, LabelledSequence, permute_labels, split_sequences
 from failsight.predictors.features import Whitening
 from failsight.predictors.fit_mlp import fit_mlp
-from failsight.predictors.fit_recurrent import Member, RecurrentOptions, fit_recurrent, pad
+from failsight.predictors.fit_recurrent import Member, RecurrentOptions, fit_recurrent, merge_members, pad
 from failsight.predictors.hazard import BINS, SURVIVES, bin_labels, survival
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.signals.bank import SIGNAL_NAMES
@@ -129,6 +129,14 @@ def test_a_refit_is_bit_equal():
     train = make_sequences(count=30)
     first, second = (fit_recurrent(train, train[:6], QUICK) for _ in range(2))
     assert all(np.array_equal(first.arrays[n], second.arrays[n]) for n in first.arrays)
+
+
+def test_members_fitted_apart_make_the_same_ensemble():
+    train, options = make_sequences(count=30), replace(QUICK, members=2, epochs=3)
+    whole = fit_recurrent(train, train[:6], options)
+    parts = [fit_recurrent(train, train[:6], options, indices=(i,)) for i in (0, 1)]
+    merged = merge_members(parts)
+    assert all(np.array_equal(whole.arrays[n], merged.arrays[n]) for n in whole.arrays)
 
 
 def test_the_salus_network_has_4868_parameters():

@@ -119,9 +119,11 @@ def fit_recurrent(
     options: RecurrentOptions,
     log_dir: Path | None = None,
     progress: Progress | None = None,
+    indices: Sequence[int] | None = None,
 ) -> RecurrentPredictor:
     """Fit on `train`, keep each member's best epoch on `validate`; same inputs and seed give the same weights.
 
+    `indices` fits only those members (`merge_members` puts an ensemble together that was fitted in several processes).
     Runs on one thread: sums over several threads round differently from machine to machine.
     """
     torch.set_num_threads(1)
@@ -131,10 +133,19 @@ def fit_recurrent(
     whitening = Whitening.fit(np.concatenate([s.signals for s in train]), hidden)
     data, held_out = (pad(part, whitening, options.after_onset) for part in (train, validate or train))
     writer = SummaryWriter(str(log_dir)) if log_dir is not None else None
-    members = [_fit_member(i, data, held_out, options, writer, progress) for i in range(options.members)]
+    members = [_fit_member(i, data, held_out, options, writer, progress) for i in indices or range(options.members)]
     if writer is not None:
         writer.close()
     return RecurrentPredictor(_export(members, whitening))
+
+
+def merge_members(parts: Sequence[RecurrentPredictor]) -> RecurrentPredictor:
+    """One ensemble from members that were fitted apart on the same data."""
+    shared = ("mean", "scale", "signals")
+    first = parts[0].arrays
+    arrays = {name: first[name] for name in shared}
+    arrays |= {n: np.concatenate([part.arrays[n] for part in parts]) for n in first if n not in shared}
+    return RecurrentPredictor(arrays)
 
 
 def _fit_member(

@@ -80,7 +80,7 @@ def run_experiment(config: ExperimentConfig, folder: Path, reporter: Reporter) -
     reporter.stage("1/5  collect episodes to learn from")
     fit_run_ = _collect(folder / "fit", config, config.seed, config.fit_trials, reporter)
     reporter.stage("2/5  fit and calibrate the failure predictor")
-    fitted = fit_run(fit_run_, folder / "bundle", config.fit, reporter.note)
+    fitted = fit_run(fit_run_, folder / "bundle", config.fit, reporter.note, config.workers)
     reporter.stage("3/5  fork development episodes: which rungs help?")
     gate_plan = ArmPlan(arms=GATE_ARMS)
     gate = _forks(folder, "gate", config, config.seed + 1, config.gate_trials, gate_plan, reporter)

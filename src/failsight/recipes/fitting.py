@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,9 @@ from failsight.monitor.trigger import TriggerRule, episode_statistic
 from failsight.predictors.baselines import ClockPredictor, TaskPriorPredictor
 from failsight.predictors.dataset import FitSplit, LabelledSequence, build_sequences, permute_labels, split_sequences
 from failsight.predictors.fit_mlp import fit_mlp
-from failsight.predictors.fit_recurrent import RecurrentOptions, fit_recurrent
+from failsight.predictors.fit_recurrent import RecurrentOptions, fit_recurrent, merge_members
+from failsight.predictors.recurrent import RecurrentPredictor
+from failsight.runtime.pool import run_pool
 
 DEFAULT = "recurrent"
 _GAIN_EPISODES = 20
@@ -51,7 +54,7 @@ class Fitted:
     """First trigger of every calibration episode: the rate a placebo has to match."""
 
 
-def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], None]) -> Fitted:
+def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], None], workers: int = 2) -> Fitted:
     """Fit the default predictor and the controls, calibrate, write the bundle.
 
     Raises CalibrationError when the run is too small or one-sided for the promised rate.
@@ -60,8 +63,8 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
     sequences = build_sequences(run, read_labels(run))
     split = split_sequences(sequences, options.seed)
     note(f"fitting on {len(split.train)} episodes, validating on {len(split.validate)}")
-    predictors = fit_predictors(split, options, bundle.parent / "tensorboard", note)
-    permuted = fit_permuted(split, options)
+    ensemble, permuted = fit_ensembles(split, options, bundle.parent / "tensorboard", workers)
+    predictors = {DEFAULT: ensemble} | (fit_baselines(split, options) if options.controls else {})
     note(f"calibrating on {len(split.calibrate)} episodes")
     rules = {name: choose_rule(p, split.validate, options) for name, p in predictors.items()}
     calibrations = {name: calibrate(p, split.calibrate, rules[name], options.alpha) for name, p in predictors.items()}
@@ -86,32 +89,53 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
     )
 
 
-def fit_predictors(split: FitSplit, options: FitOptions, log_dir: Path, note: Callable[[str], None]) -> dict[str, Any]:
-    """The default predictor, the SALUS-style network and the controls."""
-    recurrent = options.recurrent
-    predictors: dict[str, Any] = {DEFAULT: fit_recurrent(split.train, split.validate, recurrent, log_dir / DEFAULT)}
-    if not options.controls:
-        return predictors
-    note("fitting the controls: SALUS network, clock, task prior, permuted labels")
-    predictors["salus_mlp"] = fit_mlp(split.train, split.validate, options.seed)
+def fit_baselines(split: FitSplit, options: FitOptions) -> dict[str, Any]:
+    """The SALUS-style network, the clock and the task's failure rate."""
     failed = [s.failed for s in split.train]
-    predictors["clock"] = ClockPredictor.fit([len(s.signals) for s in split.train], failed)
-    predictors["task_prior"] = TaskPriorPredictor.fit([s.task for s in split.train], failed)
-    return predictors
+    return {
+        "salus_mlp": fit_mlp(split.train, split.validate, options.seed),
+        "clock": ClockPredictor.fit([len(s.signals) for s in split.train], failed),
+        "task_prior": TaskPriorPredictor.fit([s.task for s in split.train], failed),
+    }
 
 
-def fit_permuted(split: FitSplit, options: FitOptions) -> list[Any]:
-    """The permuted-label control: as many members as the ensemble, each on another permutation.
+class _Member(NamedTuple):
+    """One member to fit: of the real ensemble, or of the permuted-label control."""
 
-    One permuted fit ranks episodes by a random function of the same features, so a single one can land well off 0.5;
-    several show where the control is centred and how far it strays.
+    number: int
+    permuted: bool
+
+
+def fit_ensembles(split: FitSplit, options: FitOptions, log_dir: Path, workers: int) -> tuple[Any, list[Any]]:
+    """The default predictor and the permuted-label control, members shared out among processes.
+
+    The control is as many single members as the ensemble has, each on another permutation: one permuted fit ranks
+    episodes by a random function of the same features, so a single one can land well off 0.5; several show where the
+    control is centred and how far it strays.
     """
-    fits = []
-    for i in range(options.recurrent.members if options.controls else 0):
-        seed = options.seed + 1000 * (i + 1)
-        single = replace(options.recurrent, members=1, seed=seed)
-        fits.append(fit_recurrent(permute_labels(split.train, seed), permute_labels(split.validate, seed + 1), single))
-    return fits
+    tickets = [
+        _Member(i, permuted)
+        for permuted in (False, True)[: 1 + options.controls]
+        for i in range(options.recurrent.members)
+    ]
+    data = partial(_identity, (split.train, split.validate))
+    fitted = dict(run_pool(data, partial(_fit_member, options, log_dir), tickets, workers))
+    real = [fitted[t] for t in tickets if not t.permuted]
+    return merge_members(real), [fitted[t] for t in tickets if t.permuted]
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _fit_member(options: FitOptions, log_dir: Path, data: tuple[Any, Any], ticket: _Member) -> RecurrentPredictor:
+    train, validate = data
+    if not ticket.permuted:
+        folder = log_dir / f"member{ticket.number}"
+        return fit_recurrent(train, validate, options.recurrent, folder, indices=(ticket.number,))
+    seed = options.seed + 1000 * (ticket.number + 1)
+    single = replace(options.recurrent, members=1, seed=seed)
+    return fit_recurrent(permute_labels(train, seed), permute_labels(validate, seed + 1), single)
 
 
 def choose_rule(predictor: Predictor, episodes: Sequence[LabelledSequence], options: FitOptions) -> TriggerRule:

@@ -26,7 +26,7 @@ def demo() -> ExperimentConfig:
 def tabletop_paper() -> ExperimentConfig:
     """The larger run: 1,200 episodes to fit and calibrate on, 480 pairs to test."""
     fit = FitOptions(recurrent=RecurrentOptions(epochs=30))
-    return ExperimentConfig(name="tabletop-paper", seed=1000, fit_trials=100, gate_trials=24, test_trials=40, fit=fit)
+    return ExperimentConfig(name="tabletop-paper", seed=2000, fit_trials=100, gate_trials=24, test_trials=40, fit=fit)
 
 
 def smoke() -> ExperimentConfig:

@@ -3,5 +3,5 @@
 SIMS = {"tabletop": "failsight.sims.tabletop.env:TabletopEnv"}
 """Registered simulators: name -> class."""
 
-OPERATORS = {"tabletop": "failsight.sims.tabletop.expert:TabletopExpert"}
+OPERATORS = {"tabletop": "failsight.sims.tabletop.expert:TabletopOperator"}
 """The scripted expert of each simulator, in the place of the person who is called."""

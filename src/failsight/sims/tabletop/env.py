@@ -259,6 +259,11 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
         position = np.array(self._data.body("post").xpos)
         return position if abs(position[0]) < 1.0 else None
 
+    def wall_y(self) -> float | None:
+        """Where the wall stands, m; None when there is none on the table."""
+        x, y = (float(v) for v in self._data.mocap_pos[0][:2])
+        return y if abs(x) < 1.0 else None
+
     def _height(self, name: str) -> float:
         return float(self._data.body(name).xpos[2]) - scene.OBJECT_HALF
 
