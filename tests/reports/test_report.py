@@ -126,6 +126,7 @@ def test_each_claim_can_fail(change, title):
 
 def test_numbers_without_data_say_so():
     assert number({"value": None, "low": None, "high": None, "n": 0}) == "no data (n=0)"
+    assert number({"value": -0.001, "low": -0.004, "high": 0.0, "n": 9}, percent=True) == "0 % [0, 0]"
     assert number({"value": 0.5, "low": None, "high": None, "n": 3}) == "0.50 (n=3)"
 
 

@@ -139,10 +139,13 @@ def number(estimate: Mapping[str, Any], percent: bool = False) -> str:
         return f"no data (n={estimate['n']})"
     scale, digits = (100, 0) if percent else (1, 2)
     sign = " %" if percent else ""
-    value = f"{estimate['value'] * scale:.{digits}f}{sign}"
+
+    def text(name: str) -> str:
+        return f"{round(estimate[name] * scale, digits) + 0.0:.{digits}f}"  # + 0.0 turns -0 into 0
+
     if estimate["low"] is None:
-        return f"{value} (n={estimate['n']})"
-    return f"{value} [{estimate['low'] * scale:.{digits}f}, {estimate['high'] * scale:.{digits}f}]"
+        return f"{text('value')}{sign} (n={estimate['n']})"
+    return f"{text('value')}{sign} [{text('low')}, {text('high')}]"
 
 
 def point(value: float | None) -> str:
