@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,7 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+"""A pipe has no width of its own; 160 columns keep tables whole."""
 
 
 class RichReporter:
