@@ -8,7 +8,7 @@ WORKERS ?= 2
 .PHONY: demo test check lint clean help
 
 help:
-	@echo "make demo    policy, failures, monitor, interventions, report (about 6 minutes on 2 cores)"
+	@echo "make demo    policy, failures, monitor, interventions, report (about 4 minutes on 2 cores)"
 	@echo "make test    the whole test suite (about 5 minutes on 2 cores)"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make check   lint and test: what CI runs"
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	@echo "Running the demo: about 6 minutes on 2 cores. Interrupt it at will; the same command goes on."
+	@echo "Running the demo: about 4 minutes on 2 cores. Interrupt it at will; the same command goes on."
 	@$(BIN)/failsight run demo --workers $(WORKERS)
 	@echo "Open runs/demo/report.html in a browser."
 
