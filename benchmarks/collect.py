@@ -4,6 +4,7 @@ Rounds alternate between the ways, so that a busy machine slows all of them alik
 """
 
 import argparse
+import os
 import shutil
 import statistics
 import tempfile
@@ -32,23 +33,26 @@ def recorded(bench, root, ticket):
 
 
 def record_in_worker(root, bench, ticket):
-    """For the pool: steps and the moments the episode began and ended."""
+    """For the pool: steps, the moments the episode began and ended, and who ran it."""
     began = time.time()
     meta = record_episode(root, 0.0, bench, ticket)
-    return meta.length, began, time.time()
+    return meta.length, began, time.time(), os.getpid()
 
 
 def pool_rate(root, keys, workers):
-    """Steps/s of a pool from its first step to its last, without start-up.
+    """Steps/s of a pool between the moment every worker has finished its first episode and the moment one runs out.
 
-    The clock starts when every worker has finished its first episode and stops when the first one runs out of work.
+    Episodes that reach over an edge of that window count in proportion. The first episode, which makes the GL context
+    and loads the network, is left out with one worker as with two.
     """
     build = partial(make_bench, "tabletop", "tabletop-strong")
     work = partial(record_in_worker, root)
     rows = [result for _, result in run_pool(build, work, list(enumerate(keys)), workers)]
-    starts = sorted(row[1] for row in rows)
-    begin = starts[workers - 1]
-    end = sorted(row[2] for row in rows)[-workers]
+    by_worker = {}
+    for row in rows:
+        by_worker.setdefault(row[3], []).append(row[2])
+    begin = max(min(ends) for ends in by_worker.values())
+    end = min(max(ends) for ends in by_worker.values())
     steps = sum(row[0] * max(0.0, min(row[2], end) - max(row[1], begin)) / (row[2] - row[1]) for row in rows)
     return steps / (end - begin)
 
