@@ -17,12 +17,13 @@ import torch
 from failsight.core.specs import ObservationSpec
 from failsight.core.types import FAILURE_TYPES, Risk, Task
 from failsight.monitor.monitor import RiskMonitor
+from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.features import Whitening
 from failsight.predictors.fit_recurrent import Member, _export
 from failsight.predictors.hazard import BINS
 from failsight.predictors.recurrent import RecurrentPredictor
-from failsight.signals.bank import SIGNAL_NAMES
+from failsight.signals.bank import SIGNAL_NAMES, SignalBank
 from failsight.sims.tabletop.env import ACTION_SPEC, STATE_NAMES
 from failsight.testing.checks import make_steps
 
@@ -67,7 +68,10 @@ def make_monitors():
     whitening = Whitening.fit(rng.random((100, len(SIGNAL_NAMES))), rng.standard_normal((100, HIDDEN)))
     observations = ObservationSpec(state=STATE_NAMES, cameras=())
     predictors = {"numpy": RecurrentPredictor(_export(members, whitening)), "torch": TorchPredictor(members, whitening)}
-    return {n: RiskMonitor(p, ACTION_SPEC, observations, TriggerRule(), 2.0) for n, p in predictors.items()}
+    return {
+        name: RiskMonitor(p, SignalBank(ACTION_SPEC, observations), TriggerRule(), Thresholds.fixed(2.0))
+        for name, p in predictors.items()
+    }
 
 
 def measure(monitors, steps, count, pause_s):

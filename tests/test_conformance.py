@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import recurrent_arrays
+from conftest import LOG_COLUMNS, log_sequences, recurrent_arrays
 
 from failsight.core.contracts import Context
 from failsight.core.registry import load, resolve
@@ -11,10 +11,10 @@ from failsight.interventions import INTERVENTIONS
 from failsight.interventions.ladder import GateEntry, Ladder
 from failsight.interventions.rungs import Retry, Slow
 from failsight.labels import LABELERS
-from failsight.monitor.monitor import RiskMonitor
 from failsight.monitor.trigger import TriggerRule
 from failsight.policies import POLICIES
 from failsight.predictors import PREDICTORS
+from failsight.predictors.detectors import DETECTORS, FitData
 from failsight.recipes.adapters import make_operator, make_policy, make_sim
 from failsight.recipes.tabletop import targets
 from failsight.signals import SIGNALS
@@ -76,19 +76,24 @@ def test_fake_policy(key):
 @pytest.mark.parametrize("name", SIGNALS)
 def test_signals(name):
     observations = TabletopEnv(images="on_demand").observation_spec
-    arguments = {"uncertainty": (ACTION_SPEC.scalable,), "patterns": (ACTION_SPEC, observations)}
+    arguments = {
+        "uncertainty": (ACTION_SPEC.scalable,),
+        "patterns": (ACTION_SPEC, observations),
+        "sampling": (ACTION_SPEC,),
+    }
     steps = checks.make_steps(40, 7, len(observations.state))
     checks.check_signal(resolve("signal", name, SIGNALS)(*arguments[name]), steps)
 
 
 @pytest.mark.parametrize("name", LABELERS)
 def test_labelers(name):
-    labeler = resolve("labeler", name, LABELERS)(targets(), ACTION_SPEC)
+    arguments = {"events": (targets(), ACTION_SPEC), "outcome": ()}
+    labeler = resolve("labeler", name, LABELERS)(*arguments[name])
     events = [Event(step=4, kind="missed_close", subject="gripper")]
     checks.check_labeler(labeler, "pick-red-cube-left", np.zeros((30, 11)), np.zeros((30, 7)), events)
 
 
-def predictor_arrays(name):
+def own_arrays(name):
     rng = np.random.default_rng(1)
     mlp = {"mean": np.zeros(6, np.float32), "scale": np.ones(6, np.float32)}
     for layer, (rows, columns) in enumerate(((64, 6), (64, 64), (4, 64))):
@@ -99,19 +104,50 @@ def predictor_arrays(name):
         "salus-mlp": mlp,
         "clock": {"rate": np.linspace(0.1, 0.9, 20, dtype=np.float32)},
         "task-prior": {"base": np.array(0.3, np.float32), "task.home": np.array(0.6, np.float32)},
-    }[name]
+    }
+
+
+OWN = ("recurrent", "salus-mlp", "clock", "task-prior")
+FITTED = {
+    "ledger": "ledger",
+    "gru-td": "gru_td",
+    "gru-td-hidden": "gru_td_hidden",
+    "salus-log": "salus_mlp",
+    "mist-mlp": "mist_mlp",
+    "safe-mlp": "safe_mlp",
+    "safe-lstm": "safe_lstm",
+    "actprobe": "actprobe",
+    "mahalanobis": "mahalanobis",
+    "euclidean-knn": "euclidean_knn",
+    "cosine-knn": "cosine_knn",
+    "pca-kmeans": "pca_kmeans",
+    "rnd": "rnd",
+    "logpzo": "logpzo",
+    "fiper": "fiper",
+    "scalar": "running_mean",
+    "task-clock": "task_clock",
+    "random": "random",
+}
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_predictors(name):
     rng = np.random.default_rng(0)
-    predictor = resolve("predictor", name, PREDICTORS)(predictor_arrays(name))
-    checks.check_predictor(predictor, rng.random((30, len(SIGNAL_NAMES))), rng.standard_normal((30, 6)), "home")
+    if name in OWN:
+        predictor = resolve("predictor", name, PREDICTORS)(own_arrays(name)[name])
+        checks.check_predictor(predictor, rng.random((30, len(SIGNAL_NAMES))), rng.standard_normal((30, 6)), "home")
+        return
+    train = log_sequences(count=24)
+    fitted = DETECTORS[FITTED[name]].fit(FitData(train, LOG_COLUMNS, 0))
+    again = resolve("predictor", name, PREDICTORS)(fitted.arrays)
+    assert again.name == name
+    for task in ("task_0", "unknown"):
+        checks.check_predictor(again, train[1].signals[:14], train[1].hidden[:14], task)
 
 
 def test_monitor():
     predictor = resolve("predictor", "recurrent", PREDICTORS)(recurrent_arrays())
-    monitor = RiskMonitor(predictor, fakes.ACTIONS, fakes.OBSERVATIONS, TriggerRule(), 0.4)
+    monitor = fakes.make_monitor(predictor, TriggerRule(), 0.4)
     task = Task(id="home", suite="point", instruction="go home", horizon=30)
     checks.check_monitor(monitor, checks.make_steps(30, 4, 4), task)
 

@@ -38,6 +38,7 @@ def make_sequences(count=80, steps=40, informative=True, seed=0):
                 condition="none",
                 signals=signals,
                 hidden=hidden,
+                failed=failed,
                 bins=bin_labels(time),
                 kind=i % 4 if failed else -1,
                 dimension=np.zeros((steps, 4), bool),

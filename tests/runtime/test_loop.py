@@ -6,7 +6,6 @@ from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec
 from failsight.core.types import CONTINUE, Decision, DecisionKind, EpisodeKey, Outcome, Perturbation, Verdict
 from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover
-from failsight.monitor.monitor import RiskMonitor
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.runtime.loop import Loop
@@ -15,7 +14,7 @@ from failsight.testing import fakes
 
 def make_monitor(threshold):
     predictor = RecurrentPredictor(recurrent_arrays(hidden=8))
-    return RiskMonitor(predictor, fakes.ACTIONS, fakes.OBSERVATIONS, TriggerRule(needed=2, window=3), threshold)
+    return fakes.make_monitor(predictor, TriggerRule(needed=2, window=3), threshold)
 
 
 class Homing:

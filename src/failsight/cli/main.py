@@ -9,23 +9,23 @@ from typing import Annotated, Any
 import tyro
 
 from failsight.cli.console import RichReporter, console, print_table
+from failsight.cli.prediction import Folder, Name, audit, evaluate, explain, fit, import_log, print_labels
 from failsight.core.errors import FailsightError
-
-Name = Annotated[str, tyro.conf.Positional]
-Folder = Annotated[Path, tyro.conf.Positional]
 
 
 def run(
     name: Name,
     out: Path | None = None,
     workers: int = 2,
+    data: Path | None = None,
 ) -> None:
     """Run a complete experiment and write its report.
 
     Args:
-        name: demo, tabletop-paper or smoke.
+        name: demo, tabletop-paper, bench-real, bench-tabletop or smoke.
         out: folder for everything it makes (default runs/NAME); an interrupted run goes on there.
-        workers: processes that own a simulator and a policy.
+        workers: worker processes.
+        data: bench-real only: folder with one folder of logs per policy.
     """
     from failsight.recipes.runs import find_recipe, run_recipe
 
@@ -33,7 +33,7 @@ def run(
     folder = out or Path("runs") / name
     reporter = RichReporter()
     try:
-        report = run_recipe(name, folder, workers, reporter)
+        report = run_recipe(name, folder, workers, reporter, data)
     finally:
         reporter.close()
     _print_verdict(folder)
@@ -166,52 +166,13 @@ def label(run_folder: Folder, sheet: bool = False) -> None:
         sheet: also write a picture sheet of random examples per type, for a person to check.
     """
     from failsight.episodes.run import Run
-    from failsight.labels.events import EventLabeler
-    from failsight.labels.table import label_run, type_counts
-    from failsight.recipes.tabletop import targets
+    from failsight.labels.table import read_labels
     from failsight.recipes.viewing import example_sheet
 
-    store = Run(run_folder)
-    labels = label_run(store, EventLabeler(targets(), store.meta.action_spec))
-    table = type_counts(store, labels)
-    print_table(("task", *table.columns), [(name, *row) for name, row in zip(table.index, table.values, strict=True)])
+    print_labels(run_folder)
     if sheet:
-        console.print(f"wrote {example_sheet(store, labels)}")
-
-
-def fit(run_folder: Folder, bundle: Path | None = None, alpha: float = 0.1, seed: int = 0) -> None:
-    """Fit the failure predictor on a labelled run, calibrate it, and write a bundle.
-
-    Args:
-        run_folder: run folder.
-        bundle: folder of the bundle (default: RUN/../bundle).
-        alpha: share of successful episodes that may raise an alarm.
-        seed: of split and fit.
-    """
-    from failsight.episodes.run import Run
-    from failsight.recipes.fitting import DEFAULT, FitOptions, fit_run
-
-    target = bundle or run_folder.parent / "bundle"
-    reporter = RichReporter()
-    options = FitOptions(alpha=alpha, seed=seed, controls=False)
-    fitted = fit_run(Run(run_folder), target, options, reporter.note)
-    calibration = fitted.calibrations[DEFAULT]
-    console.print(
-        f"bundle {target}: alarm at p_fail >= {calibration.threshold:.3f}, promised false-alarm rate {alpha:g} "
-        f"from {calibration.successes} successes (95 % upper bound {calibration.alpha_upper:.3f})"
-    )
-
-
-def evaluate(run_folder: Folder, bundle: Path) -> None:
-    """Judge a bundle on a labelled run it has not seen: AUC at equal elapsed time, false alarms, recall, lead.
-
-    Args:
-        run_folder: run folder.
-        bundle: bundle folder.
-    """
-    from failsight.recipes.evaluating import evaluate_bundle
-
-    print_table(("figure", "value"), evaluate_bundle(run_folder, bundle))
+        store = Run(run_folder)
+        console.print(f"wrote {example_sheet(store, read_labels(store))}")
 
 
 def report(folder: Folder) -> None:
@@ -263,10 +224,15 @@ def doctor() -> None:
 def _print_verdict(folder: Path) -> None:
     import json
 
+    from failsight.reports.detectors import table_rows
     from failsight.reports.verdict import claims
 
     summary = json.loads((folder / "summary.json").read_text())
     console.print()
+    if summary.get("kind") == "bench":
+        for title, columns, rows in table_rows(summary):
+            print_table(columns, rows, title)
+        return
     for claim in claims(summary):
         tag = "[green]shown    [/green]" if claim.shown else "[red]not shown[/red]"
         console.print(f"{tag}  [bold]{claim.title}.[/bold] {claim.sentence}", soft_wrap=True)
@@ -275,11 +241,14 @@ def _print_verdict(folder: Path) -> None:
 COMMANDS: dict[str, Any] = {
     "run": run,
     "collect": collect,
+    "import": import_log,
     "episodes": episodes,
     "view": view,
     "label": label,
     "fit": fit,
     "evaluate": evaluate,
+    "audit": audit,
+    "explain": explain,
     "report": report,
     "train-policy": train_policy,
     "doctor": doctor,

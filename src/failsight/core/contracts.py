@@ -105,10 +105,11 @@ class Labels:
 
     success: bool
     failure_type: str | None
+    """None on a success, and on a failure whose type is not known."""
     onset: int | None
-    """Step after which the episode was lost; None for a success."""
+    """Step after which the episode was lost; None for a success, and when it is not known."""
     time_to_failure: Array
-    """(T,) steps until the onset, 0 from the onset on; +inf on a success."""
+    """(T,) steps until the onset, 0 from the onset on; +inf on a success, NaN when not known."""
     dimension: Array
     """(T, A) bool: harm through this action dimension within the next second."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import IntEnum
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,34 @@ from failsight.core.errors import SpecMismatchError
 from failsight.core.types import Array
 
 Kind = Literal["delta", "absolute", "velocity", "torque", "binary"]
+
+
+class Access(IntEnum):
+    """How far into a policy one must see to compute something; each level includes the ones before it."""
+
+    ACTIONS = 1
+    PROPRIOCEPTION = 2
+    SAMPLES = 3
+    """Several drawn chunks, token probabilities, or the inner steps of a denoiser."""
+    HIDDEN = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalColumn:
+    """One per-step number: its name, unit, and the access it needs."""
+
+    name: str
+    unit: str
+    access: Access
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"name": self.name, "unit": self.unit, "access": self.access.name.lower()}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> SignalColumn:
+        """Inverse of `as_dict`."""
+        return SignalColumn(name=data["name"], unit=data["unit"], access=Access[data["access"].upper()])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +66,7 @@ class ActionSpec:
     dimensions: tuple[Dimension, ...]
     frame: str
     rate_hz: float
+    """Steps per second; 0 when a log does not say."""
     gripper_closed_sign: int
     """+1: a positive gripper action closes."""
 
@@ -75,6 +105,11 @@ class ActionSpec:
         """Inverse of `as_dict`."""
         dimensions = tuple(Dimension(**d) for d in data["dimensions"])
         return ActionSpec(**{**data, "dimensions": dimensions})
+
+
+def no_actions(rate_hz: float) -> ActionSpec:
+    """The spec of a log that holds signals but no actions."""
+    return ActionSpec(dimensions=(), frame="", rate_hz=rate_hz, gripper_closed_sign=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

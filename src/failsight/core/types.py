@@ -148,6 +148,8 @@ class Step:
     """Position of `action` inside `output.chunk`."""
     replan: bool
     """True when `output` is new at this tick."""
+    signals: Array | None = None
+    """(S,) signals that were computed elsewhere (a log without actions); None: failsight computes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,9 @@ class Risk:
     """Probability of a collision within the next second; NaN when the predictor has no such output."""
     spread: float = float("nan")
     """Standard deviation of p_fail over the ensemble, when there is one."""
+    evidence: float = float("nan")
+    """What the trigger judges: evidence of this episode alone, without its task's failure rate, on any increasing
+    scale; NaN: p_fail is the evidence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

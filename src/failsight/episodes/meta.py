@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from failsight.core.errors import EpisodeDataError, StorageError
-from failsight.core.specs import ActionSpec, ObservationSpec
+from failsight.core.specs import ActionSpec, ObservationSpec, SignalColumn
 from failsight.core.types import EpisodeKey, Outcome, Perturbation
 
 FORMAT_VERSION = 1
@@ -68,6 +68,8 @@ class RunMeta:
     versions: dict[str, str] = field(default_factory=dict)
     note: str = ""
     video_share: float = 0.0
+    signals: tuple[SignalColumn, ...] = ()
+    """Columns of `signal` in a run whose signals were computed elsewhere; empty: failsight computes them."""
 
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -76,6 +78,7 @@ class RunMeta:
             **{name: getattr(self, name) for name in ("policy", "sim", "note", "video_share", "versions")},
             "action_spec": self.action_spec.as_dict(),
             "observation_spec": self.observation_spec.as_dict(),
+            "signals": [column.as_dict() for column in self.signals],
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "plan": [{**asdict(key), "perturbations": key.condition} for key in self.plan],
         }
@@ -111,6 +114,7 @@ class RunMeta:
             versions=data["versions"],
             note=data["note"],
             video_share=data["video_share"],
+            signals=tuple(SignalColumn.from_dict(column) for column in data.get("signals", [])),
         )
 
 

@@ -40,6 +40,8 @@ class Episode:
     members: Array | None
     """(T, M, H, A) float16."""
     events: tuple[Event, ...]
+    signals: Array | None = None
+    """(T, S) float32 signals computed elsewhere; then states, actions and chunks have no columns."""
 
     def __post_init__(self) -> None:
         if len(self.states) != self.meta.length:
@@ -52,6 +54,8 @@ class Episode:
 
     def steps(self) -> list[Step]:
         """The steps as a monitor sees them online, one policy output object per inference."""
+        if self.signals is not None:
+            return [self._logged_step(t, self.signals[t]) for t in range(len(self.signals))]
         steps: list[Step] = []
         output: PolicyOutput | None = None
         for t in range(len(self.states)):
@@ -74,6 +78,13 @@ class Episode:
                 )
             )
         return steps
+
+    def _logged_step(self, t: int, signals: Array) -> Step:
+        hidden = None if self.hidden is None else self.hidden[t]
+        output = PolicyOutput(chunk=self.chunks[t], hidden=hidden)
+        return Step(
+            index=t, state=self.states[t], action=self.actions[t], output=output, cursor=0, replan=True, signals=signals
+        )
 
 
 class Run:
@@ -140,6 +151,8 @@ class Run:
             values = column_values(table, name)
             return values.reshape(len(values), *self.meta.shapes[name]) if name in self.meta.shapes else values
 
+        if self.meta.signals:
+            return self._logged_episode(meta, column_values(table, "signal"), tensor("policy.hidden"))
         chunks = tensor("policy.chunk")
         assert chunks is not None
         return Episode(
@@ -153,6 +166,23 @@ class Run:
             samples=tensor("policy.samples"),
             members=tensor("policy.members"),
             events=self._events.get(meta.ticket, ()),
+        )
+
+    @staticmethod
+    def _logged_episode(meta: EpisodeMeta, signals: Array, hidden: Array | None) -> Episode:
+        nothing = np.zeros((len(signals), 0), np.float32)
+        return Episode(
+            meta=meta,
+            states=nothing,
+            actions=nothing,
+            chunks=nothing[..., None],
+            cursors=np.zeros(len(signals), np.int64),
+            replans=np.ones(len(signals), bool),
+            hidden=hidden,
+            samples=None,
+            members=None,
+            events=(),
+            signals=signals,
         )
 
     def video(self, ticket: int, camera: str) -> Path | None:

@@ -69,7 +69,7 @@ def _build(root: Path, run: RunMeta, tickets: list[int], build: Path) -> None:
     (build / "failsight").mkdir()
     metas = [read_episode_meta(episode_folder(root, t)) for t in tickets]
     instructions = sorted({meta.instruction for meta in metas})
-    fps = round(run.action_spec.rate_hz)
+    fps = max(1, round(run.action_spec.rate_hz))
     writer = _DataWriter(build / "data", fps)
     rows = []
     for meta in metas:
@@ -228,8 +228,13 @@ def _info(run: RunMeta, writer: _DataWriter, episodes: int, tasks: int, fps: int
         kind = field.type.value_type if is_list else field.type
         dtype = {"halffloat": "float16", "float": "float32", "double": "float64"}.get(str(kind), str(kind))
         features[field.name] = {"dtype": dtype, "shape": [field.type.list_size if is_list else 1], "names": None}
-    features["observation.state"]["names"] = list(run.observation_spec.state)
-    features["action"]["names"] = list(run.action_spec.names)
+    names = {
+        "observation.state": run.observation_spec.state,
+        "action": run.action_spec.names,
+        "signal": tuple(column.name for column in run.signals),
+    }
+    for name in names.keys() & features.keys():
+        features[name]["names"] = list(names[name])
     if filmed:
         for camera, height, width in run.observation_spec.cameras:
             features[f"observation.images.{camera}"] = _video_feature(height, width, fps)

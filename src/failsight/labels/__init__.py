@@ -1,4 +1,7 @@
 """Layer `labels`: outcome, failure type, onset, time to failure and dimension risk from events (numpy only)."""
 
-LABELERS = {"events": "failsight.labels.events:EventLabeler"}
+LABELERS = {
+    "events": "failsight.labels.events:EventLabeler",
+    "outcome": "failsight.labels.outcome:OutcomeLabeler",
+}
 """Registered labelers: name -> class."""

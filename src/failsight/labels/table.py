@@ -7,14 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from failsight.core.contracts import Labels
+from failsight.core.contracts import Labeler, Labels
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import FAILURE_TYPES, Outcome
 from failsight.episodes.run import Run
-from failsight.labels.events import EventLabeler
 
 
-def label_run(run: Run, labeler: EventLabeler) -> dict[int, Labels]:
+def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
     """Label every scored episode and write the table."""
     labels = {}
     for episode in run.read():
@@ -40,8 +39,14 @@ def label_run(run: Run, labeler: EventLabeler) -> dict[int, Labels]:
     return labels
 
 
-def read_labels(run: Run, labeler: str = "events") -> dict[int, Labels]:
+def labeler_name(run: Run) -> str:
+    """Logs of others know their outcome only; our own runs have events."""
+    return "outcome" if run.meta.signals else "events"
+
+
+def read_labels(run: Run) -> dict[int, Labels]:
     """The labels of a run. Raises EpisodeDataError when it was never labelled."""
+    labeler = labeler_name(run)
     path = run.root / "labels" / f"{labeler}.parquet"
     if not path.is_file():
         raise EpisodeDataError(f"{run.root} has no labels; make them with: failsight label {run.root}")
@@ -51,7 +56,9 @@ def read_labels(run: Run, labeler: str = "events") -> dict[int, Labels]:
     for row in pd.read_parquet(path).to_dict("records"):
         steps = lengths[row["ticket"]]
         onset = None if row["onset"] < 0 else int(row["onset"])
-        time = np.full(steps, np.inf) if onset is None else np.maximum(onset - np.arange(steps), 0).astype(float)
+        time = np.full(steps, np.inf if row["success"] else np.nan)
+        if onset is not None:
+            time = np.maximum(onset - np.arange(steps), 0).astype(float)
         labels[int(row["ticket"])] = Labels(
             success=bool(row["success"]),
             failure_type=row["failure_type"] or None,
@@ -63,12 +70,17 @@ def read_labels(run: Run, labeler: str = "events") -> dict[int, Labels]:
 
 
 def type_counts(run: Run, labels: Mapping[int, Labels]) -> pd.DataFrame:
-    """Episodes per task (rows) and success or failure type (columns); `unscored` counts the rest."""
-    columns = ["success", *FAILURE_TYPES, "unscored"]
+    """Episodes per task (rows) and success or failure type (columns); `unscored` counts the rest.
+
+    Where types are not known, one column `failure` stands in their place.
+    """
+    untyped = any(not label.success and label.failure_type is None for label in labels.values())
+    kinds = ["failure"] if untyped else list(FAILURE_TYPES)
+    columns = ["success", *kinds, "unscored"]
     table = pd.DataFrame(0, index=sorted({m.task for m in run.episodes}), columns=columns)
     for meta in run.episodes:
         label = labels.get(meta.ticket)
-        column = "unscored" if label is None else (label.failure_type or "success")
+        column = "unscored" if label is None else "success" if label.success else (label.failure_type or "failure")
         table.loc[meta.task, column] += 1
     table.loc["all"] = table.sum()
     return table

@@ -19,13 +19,15 @@ from safetensors.numpy import load_file, save_file
 from failsight.core.contracts import Policy
 from failsight.core.errors import BundleError
 from failsight.core.registry import resolve
-from failsight.core.specs import ActionSpec, ObservationSpec
+from failsight.core.specs import ActionSpec, ObservationSpec, SignalColumn
 from failsight.core.types import Array
 from failsight.episodes.meta import write_text_atomic
-from failsight.monitor.calibration import Calibration
-from failsight.monitor.monitor import RiskMonitor
+from failsight.monitor.monitor import Bank, LoggedSignals, RiskMonitor
+from failsight.monitor.probability import ProbabilityMap
+from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors import PREDICTORS
+from failsight.signals.bank import SignalBank
 
 BUNDLE_VERSION = 1
 _FILES = ("config.json", "model.safetensors", "calibration.json", "specs.json", "fingerprint.json")
@@ -35,14 +37,19 @@ def save_bundle(
     folder: Path,
     predictor: Any,
     rule: TriggerRule,
-    calibration: Calibration,
+    thresholds: Thresholds,
     specs: tuple[ActionSpec, ObservationSpec],
     policy_fingerprint: str,
     provenance: Mapping[str, Any],
+    signals: tuple[SignalColumn, ...] = (),
+    probability: ProbabilityMap | None = None,
 ) -> None:
-    """Write the folder; `predictor` is any registered predictor with `name`, `arrays`, `hidden_size`."""
+    """Write the folder; `predictor` is any registered predictor with `name`, `arrays`, `hidden_size`.
+
+    `signals` are the columns it reads when they come with the step; empty when failsight computes them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {name: np.ascontiguousarray(array) for name, array in predictor.arrays.items()}
+    arrays = {name: np.array(array, order="C") for name, array in predictor.arrays.items()}
     save_file(arrays, folder / "model.safetensors")
     config = {
         "bundle_version": BUNDLE_VERSION,
@@ -50,7 +57,12 @@ def save_bundle(
         "trigger": asdict(rule),
         "provenance": dict(provenance),
     }
-    specs_json = {"action": specs[0].as_dict(), "observation": specs[1].as_dict()}
+    specs_json = {
+        "action": specs[0].as_dict(),
+        "observation": specs[1].as_dict(),
+        "signals": [column.as_dict() for column in signals],
+    }
+    calibration = {**thresholds.as_dict(), "probability": None if probability is None else probability.as_dict()}
     fingerprint = {
         "policy": policy_fingerprint,
         "hidden_size": predictor.hidden_size,
@@ -58,7 +70,7 @@ def save_bundle(
     }
     for name, data in (
         ("config.json", config),
-        ("calibration.json", calibration.as_dict()),
+        ("calibration.json", calibration),
         ("specs.json", specs_json),
         ("fingerprint.json", fingerprint),
     ):
@@ -88,8 +100,15 @@ def load_monitor(folder: str | Path, policy: Policy | None = None) -> RiskMonito
     if policy is not None:
         _check_policy(path, policy, actions, fingerprint["policy"])
     predictor = resolve("predictor", config["predictor"], PREDICTORS)(_arrays(path / "model.safetensors"))
+    columns = tuple(SignalColumn.from_dict(column) for column in specs.get("signals", []))
+    bank: Bank = LoggedSignals(tuple(c.name for c in columns)) if columns else SignalBank(actions, observations)
+    mapped = calibration.pop("probability", None)
     return RiskMonitor(
-        predictor, actions, observations, TriggerRule(**config["trigger"]), float(calibration["threshold"])
+        predictor,
+        bank,
+        TriggerRule(**config["trigger"]),
+        Thresholds.from_dict(calibration),
+        None if mapped is None else ProbabilityMap.from_dict(mapped),
     )
 
 

@@ -3,14 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
 from failsight.core.contracts import Predictor
-from failsight.core.specs import ActionSpec, ObservationSpec
+from failsight.core.errors import EpisodeDataError
 from failsight.core.types import FAILURE_TYPES, Array, Risk, Step, Task, Verdict
+from failsight.monitor.probability import ProbabilityMap
+from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import Trigger, TriggerRule
-from failsight.signals.bank import SignalBank
+
+
+class Bank(Protocol):
+    """Where the signals of a step come from."""
+
+    def reset(self) -> None:
+        """Forget the episode."""
+
+    def update(self, step: Step) -> Array:
+        """(S,) signals of this step."""
+
+    def save_state(self) -> dict[str, Array]:
+        """Memory of the running episode."""
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Restore it."""
+
+
+class LoggedSignals:
+    """Signals that were computed elsewhere and come with the step."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+    def reset(self) -> None:
+        """No memory."""
+
+    def update(self, step: Step) -> Array:
+        """(S,) signals of this step. Raises EpisodeDataError when there are none, or another number of them."""
+        if step.signals is None or len(step.signals) != len(self.names):
+            found = "none" if step.signals is None else str(len(step.signals))
+            raise EpisodeDataError(
+                f"Step {step.index} has {found} signals; this monitor reads {', '.join(self.names)}."
+            )
+        return step.signals
+
+    def save_state(self) -> dict[str, Array]:
+        """No memory."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """No memory."""
 
 
 class RiskMonitor:
@@ -19,40 +64,56 @@ class RiskMonitor:
     def __init__(
         self,
         predictor: Predictor,
-        actions: ActionSpec,
-        observations: ObservationSpec,
+        bank: Bank,
         rule: TriggerRule,
-        threshold: float,
+        thresholds: Thresholds,
+        probability: ProbabilityMap | None = None,
     ) -> None:
-        self._predictor, self._bank = predictor, SignalBank(actions, observations)
-        self._rule, self._trigger = rule, Trigger(rule, threshold)
+        """Args: probability: turns evidence into p_fail; None: the predictor's own p_fail is displayed."""
+        self.predictor, self._bank, self._rule = predictor, bank, rule
+        self.thresholds, self.probability = thresholds, probability
+        self._trigger = Trigger(rule, thresholds.pooled.threshold)
 
     def reset(self, task: Task) -> None:
-        """Start an episode."""
+        """Start an episode; its task decides which threshold holds."""
         self._bank.reset()
-        self._predictor.reset(task.id)
+        self.predictor.reset(task.id)
+        self.basis = self.thresholds.choose(task.id)
         self._trigger.reset()
-        self._broken = False
+        self._trigger.threshold = self.basis.threshold
+        self._task, self._step, self._highest, self._broken = task.id, 0, float("-inf"), False
+
+    def finish(self, success: bool) -> None:
+        """Tell how the episode ended: successes of an unknown task calibrate it."""
+        if success:
+            self.thresholds.watch(self._task, self._highest)
 
     def step(self, record: Step) -> Verdict:
         """Judge one tick."""
         if record.replan:
             self._broken = not _finite(record)
         signals = self._bank.update(record)
-        risk = self._predictor.update(signals, record.output.hidden)
+        risk = self.predictor.update(signals, record.output.hidden)
+        if self.probability is not None:
+            risk = replace(risk, p_fail=self.probability.p_fail(risk.evidence, self._task, self._step))
+        self._step += 1
         on = self._trigger.update(self._rule.score(risk), hazard=self._broken)
+        self._highest = max(self._highest, self._trigger.statistic)
         threshold = self._trigger.threshold
         return Verdict(
             risk=risk,
             threshold=threshold,
             margin=self._trigger.statistic - threshold,
             trigger=on,
-            why=self._why(risk) if on else "",
+            why=self._why(risk) if on else self.basis.note if self.basis.basis == "uncalibrated" else "",
         )
 
     def _why(self, risk: Risk) -> str:
         if self._broken:
             return "the policy's output is not finite"
+        if np.isfinite(risk.evidence):
+            shown = f"p_fail {risk.p_fail:.2f}" if np.isfinite(risk.p_fail) else "no probability on an unknown task"
+            return f"failure likely, evidence {risk.evidence:.2f} >= {self._trigger.threshold:.2f} ({shown})"
         if self._rule.score(risk) > risk.p_fail:
             return f"collision likely within a second (probability {risk.imminent:.2f})"
         kind = FAILURE_TYPES[int(np.argmax(risk.type))] if np.isfinite(risk.type).all() else "failure"
@@ -62,11 +123,11 @@ class RiskMonitor:
         """Memory of the running episode."""
         parts = {
             "bank": self._bank.save_state(),
-            "predictor": self._predictor.save_state(),
+            "predictor": self.predictor.save_state(),
             "trigger": self._trigger.save_state(),
         }
         state = {f"{group}/{name}": array for group, part in parts.items() for name, array in part.items()}
-        state["broken"] = np.array(self._broken)
+        state["scalars"] = np.array([self._broken, self._step, self._highest])
         return state
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -76,9 +137,10 @@ class RiskMonitor:
             return {n.split("/", 1)[1]: a for n, a in state.items() if n.startswith(f"{group}/")}
 
         self._bank.load_state(part("bank"))
-        self._predictor.load_state(part("predictor"))
+        self.predictor.load_state(part("predictor"))
         self._trigger.load_state(part("trigger"))
-        self._broken = bool(state["broken"])
+        broken, step, self._highest = state["scalars"].tolist()
+        self._broken, self._step = bool(broken), int(step)
 
 
 def _finite(record: Step) -> bool:

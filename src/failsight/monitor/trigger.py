@@ -12,7 +12,7 @@ from failsight.core.types import Array, Risk
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerRule:
     """On when the alarm score is >= threshold on `needed` of the last `window` ticks; off after `release_steps` ticks at or below
-    `release_ratio` * threshold.
+    `release_ratio` * threshold (mirrored for a threshold below 0).
     """
 
     needed: int = 3
@@ -23,10 +23,13 @@ class TriggerRule:
     """How much an imminent collision weighs against p_fail in the alarm score; 0 switches that channel off."""
 
     def score(self, risk: Risk) -> float:
-        """Alarm score: the larger of p_fail and the weighted chance of a collision within a second; NaN when unknown.
+        """Alarm score: the evidence where a predictor keeps it apart; else the larger of p_fail and the weighted chance
+        of a collision within a second. NaN when unknown.
 
         A collision a second away may leave p_fail middling, yet there is no time to wait for more evidence.
         """
+        if np.isfinite(risk.evidence):
+            return risk.evidence
         if self.imminent_gain and np.isfinite(risk.imminent):
             return max(risk.p_fail, self.imminent_gain * risk.imminent)
         return risk.p_fail
@@ -52,12 +55,16 @@ class Trigger:
         self._recent[self._at] = score if np.isfinite(score) else -np.inf
         self._at = (self._at + 1) % self._rule.window
         self.statistic = float(np.sort(self._recent)[-self._rule.needed])
-        self._below = self._below + 1 if score <= self._rule.release_ratio * self.threshold else 0
+        self._below = self._below + 1 if score <= self._release() else 0
         if hazard or self.statistic >= self.threshold:
             self.on = True
         elif self._below >= self._rule.release_steps:
             self.on = False
         return self.on
+
+    def _release(self) -> float:
+        """Score at or below which the alarm may end; evidence, unlike a probability, can have a threshold below 0."""
+        return self.threshold - (1 - self._rule.release_ratio) * abs(self.threshold)
 
     def save_state(self) -> dict[str, Array]:
         """Memory of the running episode."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array, Risk
 
 
@@ -86,3 +87,69 @@ class TaskPriorPredictor:
     def load_state(self, state: Mapping[str, Array]) -> None:
         """Restore it."""
         self._p_fail = float(state["p_fail"])
+
+
+class TaskClockPredictor:
+    """Elapsed steps in units of the task's median successful length: what a late alarm knows without looking."""
+
+    name = "task-clock"
+    hidden_size = 0
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        """Args: arrays: `usual.<task>` () and `usual` () for unknown tasks, steps."""
+        self.arrays = dict(arrays)
+        self.reset("")
+
+    @staticmethod
+    def fit(tasks: Sequence[str], lengths: Sequence[int], failed: Sequence[bool]) -> TaskClockPredictor:
+        """Median successful length per task; a task without a success takes the overall one."""
+        names, steps, good = np.array(tasks), np.array(lengths), ~np.array(failed, bool)
+        usual = float(np.median(steps[good])) if good.any() else float(np.median(steps))
+        arrays = {"usual": np.array(usual)}
+        for task in np.unique(names[good]):
+            arrays[f"usual.{task}"] = np.array(float(np.median(steps[good & (names == task)])))
+        return TaskClockPredictor(arrays)
+
+    def reset(self, task: str) -> None:
+        """Back to step 0."""
+        self._step, self._usual = 0, float(self.arrays.get(f"usual.{task}", self.arrays["usual"]))
+
+    def update(self, signals: Array, hidden: Array | None) -> Risk:
+        """Elapsed share of the usual length."""
+        self._step += 1
+        return Risk(p_fail=float("nan"), evidence=self._step / self._usual)
+
+    def save_state(self) -> dict[str, Array]:
+        """The step."""
+        return {"step": np.array(self._step)}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Restore it, after `reset` with the task of the episode."""
+        self._step = int(state["step"])
+
+
+class RandomPredictor:
+    """A random number per step, keyed by the signals themselves: the floor of every table."""
+
+    name = "random"
+    hidden_size = 0
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        """Args: arrays: `seed` ()."""
+        self.arrays = dict(arrays)
+        self.reset("")
+
+    def reset(self, task: str) -> None:
+        """No memory."""
+
+    def update(self, signals: Array, hidden: Array | None) -> Risk:
+        """Uniform in [0, 1)."""
+        draw = keyed_rng("random", int(self.arrays["seed"]), np.asarray(signals).tobytes().hex()).random()
+        return Risk(p_fail=float("nan"), evidence=float(draw))
+
+    def save_state(self) -> dict[str, Array]:
+        """No memory."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """No memory."""

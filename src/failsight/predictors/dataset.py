@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from failsight.core.contracts import Labels
 from failsight.core.errors import CalibrationError
 from failsight.core.rng import keyed_rng
+from failsight.core.specs import SignalColumn
 from failsight.core.types import FAILURE_TYPES, Array
-from failsight.episodes.run import Run
-from failsight.predictors.hazard import SURVIVES, bin_labels
-from failsight.signals.bank import replay_signals
+from failsight.episodes.meta import RunMeta
+from failsight.episodes.run import Episode, Run
+from failsight.predictors.hazard import SURVIVES, UNKNOWN, bin_labels
+from failsight.signals.bank import SIGNAL_COLUMNS, replay_signals
+from failsight.signals.sampling import SAMPLING_COLUMNS, SamplingSignals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,22 +31,21 @@ class LabelledSequence:
     """(T, S) float32."""
     hidden: Array | None
     """(T, D) float16."""
+    failed: bool
     bins: Array
-    """(T,) int64 hazard bin, `SURVIVES` on a success."""
+    """(T,) int64 hazard bin, `SURVIVES` on a success, `UNKNOWN` on a failure whose onset is not known."""
     kind: int
-    """Index into FAILURE_TYPES, -1 on a success."""
+    """Index into FAILURE_TYPES, -1 on a success or when the type is not known."""
     dimension: Array
     """(T, A) bool."""
     onset: int | None
 
-    @property
-    def failed(self) -> bool:
-        """Whether the episode failed."""
-        return self.kind >= 0
 
+def build_sequences(run: Run, labels: Mapping[int, Labels], sampling: bool = False) -> list[LabelledSequence]:
+    """Sequences of all scored episodes; signals are computed by the code that runs online.
 
-def build_sequences(run: Run, labels: Mapping[int, Labels]) -> list[LabelledSequence]:
-    """Sequences of all scored episodes; signals are computed by the code that runs online."""
+    `sampling` adds the columns of the published sampling detectors to those of the bank.
+    """
     sequences = []
     for episode in run.read(sorted(labels)):
         label = labels[episode.meta.ticket]
@@ -51,8 +54,9 @@ def build_sequences(run: Run, labels: Mapping[int, Labels]) -> list[LabelledSequ
                 ticket=episode.meta.ticket,
                 task=episode.meta.task,
                 condition=episode.meta.condition,
-                signals=replay_signals(episode.steps(), run.meta.action_spec, run.meta.observation_spec),
+                signals=_signals(episode, run.meta, sampling),
                 hidden=episode.hidden,
+                failed=not label.success,
                 bins=bin_labels(label.time_to_failure),
                 kind=-1 if label.failure_type is None else FAILURE_TYPES.index(label.failure_type),
                 dimension=label.dimension,
@@ -60,6 +64,41 @@ def build_sequences(run: Run, labels: Mapping[int, Labels]) -> list[LabelledSequ
             )
         )
     return sequences
+
+
+def _signals(episode: Episode, meta: RunMeta, sampling: bool) -> Array:
+    if episode.signals is not None:
+        return episode.signals
+    steps = episode.steps()
+    values = replay_signals(steps, meta.action_spec, meta.observation_spec)
+    if not sampling:
+        return values
+    stream, extra = SamplingSignals(meta.action_spec), np.zeros((len(steps), len(SAMPLING_COLUMNS)), np.float32)
+    for step, row in zip(steps, extra, strict=True):
+        stream.update(step, row)
+    return np.concatenate([values, extra], axis=1)
+
+
+def signal_columns(run: Run, sampling: bool = False) -> tuple[SignalColumn, ...]:
+    """What the columns of `LabelledSequence.signals` are."""
+    return run.meta.signals or SIGNAL_COLUMNS + (SAMPLING_COLUMNS if sampling else ())
+
+
+class FailureRates(NamedTuple):
+    """Failure rates of a training set."""
+
+    base: float
+    tasks: dict[str, float]
+    """Shrunken by two pseudo-episodes of the base rate: (failures + 2 base) / (episodes + 2)."""
+
+
+def failure_rates(sequences: Sequence[LabelledSequence]) -> FailureRates:
+    """Per task and overall."""
+    failed = np.array([s.failed for s in sequences], float)
+    tasks = np.array([s.task for s in sequences])
+    base = float(failed.mean())
+    rates = {str(t): float((failed[tasks == t].sum() + 2 * base) / ((tasks == t).sum() + 2)) for t in np.unique(tasks)}
+    return FailureRates(base, rates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +145,19 @@ def permute_labels(sequences: Sequence[LabelledSequence], seed: int) -> tuple[La
     for sequence, source in zip(sequences, (sequences[i] for i in order), strict=True):
         steps = len(sequence.signals)
         if source.onset is None:
-            bins, onset = np.full(steps, SURVIVES), None
+            bins, onset = np.full(steps, UNKNOWN if source.failed else SURVIVES), None
         else:
             onset = round(source.onset / len(source.signals) * steps)
             bins = bin_labels(np.maximum(onset - np.arange(steps), 0).astype(float))
         rows = np.minimum(np.arange(steps) * len(source.dimension) // steps, len(source.dimension) - 1)
-        result.append(replace(sequence, bins=bins, kind=source.kind, onset=onset, dimension=source.dimension[rows]))
+        result.append(
+            replace(
+                sequence,
+                failed=source.failed,
+                bins=bins,
+                kind=source.kind,
+                onset=onset,
+                dimension=source.dimension[rows],
+            )
+        )
     return tuple(result)

@@ -26,6 +26,8 @@ class Whitening:
     """(S + D,) float32, 1 / standard deviation."""
     signals: int
     """S; the rest is the hidden state."""
+    log: Array
+    """(S,) bool, signals whose logarithm is taken."""
 
     @property
     def hidden(self) -> int:
@@ -33,9 +35,13 @@ class Whitening:
         return len(self.mean) - self.signals
 
     @staticmethod
-    def fit(signals: Array, hidden: Array | None) -> Whitening:
-        """From stacked training steps (N, S) and (N, D); a feature that never varies gets scale 0."""
-        parts = [log_signals(signals)]
+    def fit(signals: Array, hidden: Array | None, log: Array | None = None) -> Whitening:
+        """From stacked training steps (N, S) and (N, D); a feature that never varies gets scale 0.
+
+        `log` (S,) says which signals to take the logarithm of; by default what `SIGNAL_NAMES` asks for.
+        """
+        mask = LOG_MASK[: signals.shape[1]] if log is None else log
+        parts = [log_signals(signals, mask)]
         if hidden is not None:
             parts.append(hidden.astype(np.float64))
         means, scales = [], []
@@ -49,12 +55,13 @@ class Whitening:
             mean=np.concatenate(means).astype(np.float32),
             scale=np.concatenate(scales).astype(np.float32),
             signals=signals.shape[1],
+            log=mask,
         )
 
     def apply(self, signals: Array, hidden: Array | None) -> Array:
         """(..., S + D) float32 inputs; what is not finite becomes 0, the mean of the training data."""
         raw = np.empty((*signals.shape[:-1], len(self.mean)), np.float32)
-        raw[..., : self.signals] = log_signals(signals)
+        raw[..., : self.signals] = log_signals(signals, self.log)
         if self.hidden:
             if hidden is None or hidden.shape[-1] != self.hidden:
                 found = "none" if hidden is None else str(hidden.shape[-1])
@@ -73,12 +80,8 @@ class Whitening:
         return np.clip(raw, -_CLIP, _CLIP, out=raw)
 
 
-def log_signals(signals: Array) -> Array:
-    """log(x + 1e-4) of error-, variance- and residual-like signals, the others unchanged; (..., S) float64.
-
-    S may be a prefix of `SIGNAL_NAMES` (the six uncertainty signals come first).
-    """
+def log_signals(signals: Array, mask: Array) -> Array:
+    """log(x + 1e-4) of the signals marked in `mask` (S,), the others unchanged; (..., S) float64."""
     values = signals.astype(np.float64)
-    mask = LOG_MASK[: values.shape[-1]]
     values[..., mask] = np.log(np.maximum(values[..., mask], 0.0) + 1e-4)
     return values

@@ -17,15 +17,21 @@ from failsight.signals.bank import UNCERTAINTY_NAMES
 
 
 def fit_mlp(
-    train: Sequence[LabelledSequence], validate: Sequence[LabelledSequence], seed: int = 0, epochs: int = 40
+    train: Sequence[LabelledSequence],
+    validate: Sequence[LabelledSequence],
+    seed: int = 0,
+    epochs: int = 40,
+    inputs: int = len(UNCERTAINTY_NAMES),
 ) -> MlpPredictor:
-    """Positive weights balance each type; the epoch with the lowest validation loss is kept."""
+    """Positive weights balance each type; the epoch with the lowest validation loss is kept.
+
+    `inputs` is how many signals of the bank it reads: the six of SALUS by default.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    inputs = len(UNCERTAINTY_NAMES)
     whitening = Whitening.fit(np.concatenate([s.signals[:, :inputs] for s in train]), None)
-    x, y = _examples(train, whitening)
-    held_x, held_y = _examples(validate or train, whitening)
+    x, y = _examples(train, whitening, inputs)
+    held_x, held_y = _examples(validate or train, whitening, inputs)
     network = nn.Sequential(
         nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, len(FAILURE_TYPES))
     )
@@ -50,9 +56,10 @@ def fit_mlp(
     return MlpPredictor(arrays)
 
 
-def _examples(sequences: Sequence[LabelledSequence], whitening: Whitening) -> tuple[torch.Tensor, torch.Tensor]:
+def _examples(
+    sequences: Sequence[LabelledSequence], whitening: Whitening, inputs: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Every step with its episode's type; steps more than 20 before the onset count as normal."""
-    inputs = len(UNCERTAINTY_NAMES)
     xs, ys = [], []
     for s in sequences:
         y = np.zeros((len(s.signals), len(FAILURE_TYPES)), np.float32)

@@ -17,7 +17,7 @@ from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array
 from failsight.predictors.dataset import LabelledSequence
 from failsight.predictors.features import Whitening
-from failsight.predictors.hazard import BINS
+from failsight.predictors.hazard import BINS, UNKNOWN
 from failsight.predictors.recurrent import RecurrentPredictor
 
 Progress = Callable[[int, int, float], None]
@@ -94,20 +94,26 @@ def pad(sequences: Sequence[LabelledSequence], whitening: Whitening, after_onset
 
 
 def loss_of(out: Tensor, part: Padded) -> Tensor:
-    """Hazard likelihood + type cross-entropy on failures + dimension BCE, weighted mean over steps."""
+    """Hazard likelihood + type cross-entropy on failures + dimension BCE, weighted mean over steps.
+
+    Where nobody knows when an episode was lost, the hazards are only asked to add up to its failure.
+    """
     hazard_logits = out[..., :BINS]
     reached = torch.arange(BINS) <= part.bins[..., None]
     event = torch.arange(BINS) == part.bins[..., None]
     each = F.binary_cross_entropy_with_logits(hazard_logits, event.float(), reduction="none")
-    hazard = (each * reached).sum(-1)
+    survives = -F.softplus(hazard_logits).sum(-1)
+    fails = -torch.log(-torch.expm1(survives.clamp(max=-1e-6)))
+    hazard = torch.where(part.bins == UNKNOWN, fails, (each * reached).sum(-1))
     kinds = out[..., BINS : BINS + len(FAILURE_TYPES)]
     failed = (part.kind >= 0)[:, None].expand(hazard.shape)
     target = part.kind.clamp(min=0)[:, None].expand(hazard.shape)
     kind = F.cross_entropy(kinds.flatten(0, 1), target.flatten(), part.type_weight, reduction="none")
     kind = kind.view_as(hazard) * failed
-    dims = F.binary_cross_entropy_with_logits(
-        out[..., BINS + len(FAILURE_TYPES) :], part.dimension, reduction="none"
-    ).mean(-1)
+    dims = torch.zeros_like(hazard)
+    if part.dimension.shape[-1]:
+        risks = out[..., BINS + len(FAILURE_TYPES) :]
+        dims = F.binary_cross_entropy_with_logits(risks, part.dimension, reduction="none").mean(-1)
     total = (hazard + 0.5 * kind + 2.0 * dims) * part.weight
     result: Tensor = total.sum() / part.weight.sum()
     return result
@@ -120,17 +126,19 @@ def fit_recurrent(
     log_dir: Path | None = None,
     progress: Progress | None = None,
     indices: Sequence[int] | None = None,
+    log: Array | None = None,
 ) -> RecurrentPredictor:
     """Fit on `train`, keep each member's best epoch on `validate`; same inputs and seed give the same weights.
 
-    `indices` fits only those members (`merge_members` puts an ensemble together that was fitted in several processes).
+    `indices` fits only those members (`merge_members` puts an ensemble together that was fitted in several processes);
+    `log` marks the signals to take the logarithm of when they are not failsight's own.
     Runs on one thread: sums over several threads round differently from machine to machine.
     """
     torch.set_num_threads(1)
     hidden = None
     if options.use_hidden and train[0].hidden is not None:
         hidden = np.concatenate([np.asarray(s.hidden) for s in train])
-    whitening = Whitening.fit(np.concatenate([s.signals for s in train]), hidden)
+    whitening = Whitening.fit(np.concatenate([s.signals for s in train]), hidden, log)
     data, held_out = (pad(part, whitening, options.after_onset) for part in (train, validate or train))
     writer = SummaryWriter(str(log_dir)) if log_dir is not None else None
     members = [_fit_member(i, data, held_out, options, writer, progress) for i in indices or range(options.members)]
@@ -141,9 +149,9 @@ def fit_recurrent(
 
 def merge_members(parts: Sequence[RecurrentPredictor]) -> RecurrentPredictor:
     """One ensemble from members that were fitted apart on the same data."""
-    shared = ("mean", "scale", "signals")
+    shared = ("mean", "scale", "signals", "log")
     first = parts[0].arrays
-    arrays = {name: first[name] for name in shared}
+    arrays = {name: first[name] for name in shared if name in first}
     arrays |= {n: np.concatenate([part.arrays[n] for part in parts]) for n in first if n not in shared}
     return RecurrentPredictor(arrays)
 
@@ -208,6 +216,7 @@ def _export(members: Sequence[Member], whitening: Whitening) -> dict[str, Array]
         "mean": whitening.mean,
         "scale": whitening.scale,
         "signals": np.array([whitening.signals]),
+        "log": whitening.log,
         "enter_w": stack("enter.weight"),
         "enter_b": stack("enter.bias"),
         "gru_x": stack("gru.weight_ih_l0"),

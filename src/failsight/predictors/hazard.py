@@ -24,6 +24,8 @@ SOON = 3
 """The first bins, [0, 20) control steps: one second at 20 Hz."""
 SURVIVES = BINS
 """Label of a step of an episode that succeeds."""
+UNKNOWN = -1
+"""Label of a step of an episode that fails nobody knows when."""
 
 
 class Survival(NamedTuple):
@@ -34,13 +36,13 @@ class Survival(NamedTuple):
 
 
 def bin_labels(time_to_failure: Array) -> Array:
-    """Bin of the loss for every step, (T,) steps ahead (+inf: never) -> (T,) int64, `SURVIVES` for never.
+    """Bin of the loss for every step, (T,) steps ahead (+inf: never, NaN: not known) -> (T,) int64.
 
     >>> bin_labels(np.array([0.0, 7.0, np.inf])).tolist()
     [0, 1, 6]
     """
     bins = np.searchsorted(np.array(EDGES), time_to_failure, side="right") - 1
-    return np.where(np.isfinite(time_to_failure), bins, SURVIVES)
+    return np.where(np.isnan(time_to_failure), UNKNOWN, np.where(np.isfinite(time_to_failure), bins, SURVIVES))
 
 
 def survival(hazard: Array) -> Survival:

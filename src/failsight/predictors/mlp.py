@@ -1,5 +1,7 @@
 """The SALUS-style predictor: a 6-64-64-4 network (4,868 parameters) on the six uncertainty signals, no memory.
 
+A wider first layer reads more signals of the bank (the six come first).
+
 Output k is the probability that the episode fails by type k; p_fail is the largest of them.
 """
 
@@ -11,34 +13,33 @@ import numpy as np
 
 from failsight.core.errors import BundleError
 from failsight.core.types import Array, Risk
-from failsight.predictors.features import Whitening
-from failsight.signals.bank import UNCERTAINTY_NAMES
+from failsight.predictors.features import LOG_MASK, Whitening
 
 
 class MlpPredictor:
-    """Streaming step; sees only the first six signals of the bank."""
+    """Streaming step; sees only the first signals of the bank, as many as its first layer takes."""
 
     name = "salus-mlp"
     hidden_size = 0
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        """Args: arrays: `mean`, `scale` (6,) and `w0 b0 w1 b1 w2 b2` of the three layers."""
+        """Args: arrays: `mean`, `scale` (S,) and `w0 b0 w1 b1 w2 b2` of the three layers."""
         self.arrays = dict(arrays)
         if "w2" not in arrays:
             raise BundleError("The model file is not a salus-mlp predictor.")
-        inputs = len(UNCERTAINTY_NAMES)
-        self._whitening = Whitening(mean=arrays["mean"], scale=arrays["scale"], signals=inputs)
+        self._inputs = inputs = len(arrays["mean"])
+        self._whitening = Whitening(mean=arrays["mean"], scale=arrays["scale"], signals=inputs, log=LOG_MASK[:inputs])
 
     def reset(self, task: str) -> None:
         """No memory."""
 
     def update(self, signals: Array, hidden: Array | None) -> Risk:
-        """Risk from this tick's six signals."""
-        probability = self.probabilities(signals[: len(UNCERTAINTY_NAMES)])
+        """Risk from this tick's signals."""
+        probability = self.probabilities(signals[: self._inputs])
         return Risk(p_fail=float(probability.max()), type=probability)
 
     def probabilities(self, signals: Array) -> Array:
-        """(..., 6) signals -> (..., 4) probability of each failure type."""
+        """(..., S) signals -> (..., 4) probability of each failure type."""
         x = self._whitening.apply(signals, None)
         for layer in range(2):
             x = np.maximum(x @ self.arrays[f"w{layer}"].T + self.arrays[f"b{layer}"], 0)

@@ -25,14 +25,14 @@ class RecurrentPredictor:
     name = "recurrent"
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        """Args: arrays: `mean`, `scale`, `signals` (), `enter_w` (E, U, S+D), `enter_b` (E, U), `gru_x` and `gru_h`
+        """Args: arrays: `mean`, `scale`, `signals` (), `log` (S,) when it is not the default, `enter_w` (E, U, S+D), `enter_b` (E, U), `gru_x` and `gru_h`
         (E, 3U, U), `bias_x` and `bias_h` (E, 3U), `head_w` (E, BINS + 4 + A, U), `head_b` (E, BINS + 4 + A).
         """
         self.arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         try:
-            self.whitening = Whitening(
-                mean=arrays["mean"], scale=arrays["scale"], signals=int(arrays["signals"].ravel()[0])
-            )
+            signals = int(arrays["signals"].ravel()[0])
+            log = arrays["log"].astype(bool) if "log" in arrays else LOG_MASK[:signals]
+            self.whitening = Whitening(mean=arrays["mean"], scale=arrays["scale"], signals=signals, log=log)
             self._members, self._units, inputs = arrays["enter_w"].shape
             self._outputs = arrays["head_w"].shape[1]
         except KeyError as error:
@@ -59,7 +59,7 @@ class RecurrentPredictor:
         self._head_bias = self.arrays["head_b"][..., None]
         self._signal_buffer = np.zeros(self.whitening.signals, np.float32)
         self._hidden_buffer = np.zeros(self.whitening.hidden, np.float32)
-        self._log = LOG_MASK[: self.whitening.signals]
+        self._log = self.whitening.log
 
     @property
     def hidden_size(self) -> int:
@@ -69,6 +69,8 @@ class RecurrentPredictor:
     def reset(self, task: str) -> None:
         """Start an episode; the task is not used (its failure rate is not evidence)."""
         self._h[:] = 0
+        self.lost: Array = np.zeros(BINS, np.float32)
+        """(BINS,) probability of being lost in each bin of time, after the last update."""
         self._seen: Array | None = None
 
     def update(self, signals: Array, hidden: Array | None) -> Risk:
@@ -114,6 +116,7 @@ class RecurrentPredictor:
         lost[:, 1:] *= alive[:, :-1]
         p_members = lost.sum(1)
         mean_lost = lost.mean(0)
+        self.lost = mean_lost
         p_fail = float(p_members.mean())
         kinds = np.exp(out[:, BINS : BINS + _TYPES] - out[:, BINS : BINS + _TYPES].max(1, keepdims=True))
         kinds /= kinds.sum(1, keepdims=True)

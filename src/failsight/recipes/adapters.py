@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from failsight.core.contracts import Operator, Policy, Sim
+from failsight.core.contracts import Labeler, Operator, Policy, Sim
 from failsight.core.errors import UnknownNameError
 from failsight.core.registry import load, resolve
+from failsight.episodes.run import Run
+from failsight.labels.events import EventLabeler
+from failsight.labels.outcome import OutcomeLabeler
+from failsight.labels.table import labeler_name
 from failsight.policies import POLICIES
+from failsight.recipes.tabletop import targets
 from failsight.runtime.collect import Bench
 from failsight.sims import OPERATORS, SIMS
 
@@ -39,3 +44,10 @@ def make_operator(sim: str) -> Operator:
 def make_bench(sim: str, policy: str, extras: dict[str, Any] | None = None) -> Bench:
     """Simulator and policy of one worker process."""
     return Bench(make_sim(sim), make_policy(policy), extras or {})
+
+
+def make_labeler(run: Run) -> Labeler:
+    """What labels a run: its events, or only its outcome where it has none."""
+    if labeler_name(run) == "outcome":
+        return OutcomeLabeler()
+    return EventLabeler(targets(), run.meta.action_spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,20 @@ def versions() -> dict[str, str]:
     names = ("numpy", "torch", "mujoco", "pyarrow")
     found = {name: importlib.metadata.version(name) for name in names}
     return {"failsight": failsight.__version__, "python": platform.python_version(), **found}
+
+
+def commit() -> str:
+    """The git commit of this code, "unknown" outside a checkout."""
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parent,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def collect_run(

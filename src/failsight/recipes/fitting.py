@@ -16,6 +16,7 @@ from failsight.evaluation.scoring import score_all
 from failsight.labels.table import read_labels
 from failsight.monitor.bundle import save_bundle
 from failsight.monitor.calibration import Calibration, conformal_threshold
+from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import TriggerRule, episode_statistic
 from failsight.predictors.baselines import ClockPredictor, TaskPriorPredictor
 from failsight.predictors.dataset import FitSplit, LabelledSequence, build_sequences, permute_labels, split_sequences
@@ -74,7 +75,7 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
         bundle,
         predictors[DEFAULT],
         rules[DEFAULT],
-        chosen,
+        Thresholds(pooled=chosen),
         (run.meta.action_spec, run.meta.observation_spec),
         run.meta.policy,
         {"run": str(run.root.name), "episodes": len(sequences), "seed": options.seed, "versions": run.meta.versions},

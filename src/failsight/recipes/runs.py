@@ -11,6 +11,8 @@ from pathlib import Path
 from failsight.core.errors import UnknownNameError
 from failsight.episodes.meta import write_text_atomic
 from failsight.predictors.fit_recurrent import RecurrentOptions
+from failsight.recipes.bench_real import run_bench_real
+from failsight.recipes.bench_tabletop import run_bench_tabletop
 from failsight.recipes.experiment import ExperimentConfig, Reporter, run_experiment
 from failsight.recipes.fitting import FitOptions
 from failsight.recipes.pictures import picture_experiment
@@ -42,17 +44,29 @@ RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
 }
 
 
-def find_recipe(name: str) -> ExperimentConfig:
-    """The configuration of that name. Raises UnknownNameError with the nearest names."""
+BENCHES = ("bench-real", "bench-tabletop")
+"""Comparisons of detectors; they take no configuration."""
+
+
+def find_recipe(name: str) -> ExperimentConfig | None:
+    """The configuration of that name, None for a bench. Raises UnknownNameError with the nearest names."""
+    if name in BENCHES:
+        return None
     if name not in RECIPES:
-        raise UnknownNameError("recipe", name, RECIPES)
+        raise UnknownNameError("recipe", name, (*RECIPES, *BENCHES))
     return RECIPES[name]()
 
 
-def run_recipe(name: str, folder: Path, workers: int, reporter: Reporter) -> Path:
-    """Run a recipe, or finish an interrupted one; returns the report's path."""
+def run_recipe(name: str, folder: Path, workers: int, reporter: Reporter, data: Path | None = None) -> Path:
+    """Run a recipe, or finish an interrupted one; returns the report's path. `data` is for bench-real."""
+    if name == "bench-real":
+        return run_bench_real(folder, workers, reporter, data)
+    if name == "bench-tabletop":
+        return run_bench_tabletop(folder, workers, reporter)
     began, resumed = time.monotonic(), (folder / "fit").is_dir()
-    config = replace(find_recipe(name), workers=workers)
+    found = find_recipe(name)
+    assert found is not None
+    config = replace(found, workers=workers)
     result = run_experiment(config, folder, reporter)
     reporter.stage("figures and report")
     picture_experiment(result, folder / "pictures")

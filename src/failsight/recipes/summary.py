@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
 from failsight.predictors.dataset import LabelledSequence, build_sequences
 from failsight.recipes.arms import aa_flips, gate_from, paired
-from failsight.recipes.collecting import versions
+from failsight.recipes.collecting import commit, versions
 from failsight.recipes.experiment import TEST_ARMS, ExperimentResult
 from failsight.recipes.fitting import DEFAULT
 
@@ -46,7 +45,7 @@ def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) 
     calibration = result.fitted.calibrations[DEFAULT]
     return {
         "command": command,
-        "commit": _commit(),
+        "commit": commit(),
         "versions": versions(),
         "seeds": {"fit": config.seed, "gate": config.seed + 1, "test": config.seed + 2},
         "wall_s": wall_s,
@@ -165,16 +164,3 @@ def monitor_latency(run: Run, bundle: Path, episodes: int = 12) -> dict[str, Any
     p50, p99 = np.percentile(times, [50, 99]) if times else (float("nan"),) * 2
     hidden = run.meta.shapes.get("policy.hidden", (0,))
     return {"p50_us": float(p50), "p99_us": float(p99), "steps": len(times), "hidden": int(hidden[0])}
-
-
-def _commit() -> str:
-    try:
-        return subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=Path(__file__).parent,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -94,3 +94,39 @@ def arms(table: Mapping[str, Any], order: Sequence[str]) -> str:
     axes.set_yticks(np.arange(len(order)), [name.replace("_", " ") for name in order[::-1]])
     axes.set_xlabel("change of success rate, percentage points (95 % interval)")
     return _svg(figure)
+
+
+def evidence(alarm: Mapping[str, Any]) -> str:
+    """Evidence of one episode with its threshold, and the displayed probability below."""
+    figure = Figure(figsize=(9.4, 2.2))
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    top.plot(alarm["evidence"], color=ACCENT, lw=1.6)
+    top.axhline(alarm["threshold"], color=BAD, lw=0.9, ls="--")
+    top.set_ylabel("evidence")
+    shown = [np.nan if p is None else p for p in alarm["p_fail"]]
+    bottom.plot(shown, color=INK, lw=1.4)
+    bottom.set(ylim=(0, 1.02), xlabel="step", ylabel="p_fail")
+    for axes in (top, bottom):
+        axes.margins(x=0.01)
+        if alarm["at"] is not None:
+            axes.axvline(alarm["at"], color=BAD, lw=1.2)
+    why = alarm["why"]
+    if why and why["last_safe"] is not None:
+        top.axvline(why["last_safe"], color=GOOD, lw=1.2)
+    return _svg(figure)
+
+
+def importance(table: Mapping[str, Any], most: int = 12) -> str:
+    """Points of within-task AUC lost when a signal is taken from another episode."""
+    names = [name for name in table if table[name]["value"] is not None][:most][::-1]
+    figure = Figure(figsize=(6.4, 0.3 * len(names) + 0.7))
+    axes = figure.subplots()
+    for i, name in enumerate(names):
+        row = table[name]
+        if row["low"] is not None:
+            axes.plot([row["low"], row["high"]], [i, i], color=SOFT, lw=2.5, solid_capstyle="round")
+        axes.plot(row["value"], i, "o", color=ACCENT, ms=5)
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.set_yticks(np.arange(len(names)), names)
+    axes.set_xlabel("AUC points lost when this signal is another episode's (95 % interval)")
+    return _svg(figure)

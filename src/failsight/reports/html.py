@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from failsight.core.errors import EpisodeDataError, StorageError
-from failsight.reports import figures
+from failsight.reports import detectors, figures
 from failsight.reports.verdict import claims, number
 
 ARM_ORDER = ("none", "safe_stop", "slow", "retry", "placebo", "takeover", "ladder_auto", "ladder")
@@ -42,11 +42,12 @@ def write_report(folder: Path) -> Path:
     """
     path = folder / "summary.json"
     if not path.is_file():
-        raise EpisodeDataError(f"{folder} has no summary.json; make one with: failsight run demo")
+        raise EpisodeDataError(f"{folder} has no summary.json; make one with: failsight run demo, or failsight fit RUN")
     summary = json.loads(path.read_text())
     target = folder / "report.html"
     try:
-        target.write_text(render(summary, folder / "pictures"))
+        page = detectors.render(summary) if "kind" in summary else render(summary, folder / "pictures")
+        target.write_text(page)
     except OSError as error:
         raise StorageError(f"Cannot write {target}: {error.strerror}.") from error
     return target

@@ -3,5 +3,6 @@
 SIGNALS = {
     "uncertainty": "failsight.signals.uncertainty:UncertaintySignals",
     "patterns": "failsight.signals.patterns:PatternSignals",
+    "sampling": "failsight.signals.sampling:SamplingSignals",
 }
 """Registered signal groups: name -> class."""

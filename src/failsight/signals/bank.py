@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from failsight.core.specs import ActionSpec, ObservationSpec
+from failsight.core.specs import Access, ActionSpec, ObservationSpec, SignalColumn
 from failsight.core.types import Array, Step
 from failsight.signals.patterns import PatternSignals
 from failsight.signals.uncertainty import UncertaintySignals
@@ -14,6 +14,18 @@ from failsight.signals.uncertainty import UncertaintySignals
 UNCERTAINTY_NAMES = UncertaintySignals.names
 SIGNAL_NAMES = UncertaintySignals.names + PatternSignals.names
 SIGNAL_UNITS = UncertaintySignals.units + PatternSignals.units
+_BODY = ("progress", "command_residual", "grip_gap", "slip", "low")
+_SAMPLED = ("epistemic_spread", "action_variance", "trend", "gripper_split")
+
+
+def _access(name: str) -> Access:
+    return Access.PROPRIOCEPTION if name in _BODY else Access.SAMPLES if name in _SAMPLED else Access.ACTIONS
+
+
+SIGNAL_COLUMNS = tuple(
+    SignalColumn(name=name, unit=unit, access=_access(name))
+    for name, unit in zip(SIGNAL_NAMES, SIGNAL_UNITS, strict=True)
+)
 
 
 class SignalBank:

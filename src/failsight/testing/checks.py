@@ -148,7 +148,7 @@ def check_signal(signal: Signal, steps: Sequence[Step]) -> None:
 
 
 def check_labeler(labeler: Labeler, task: str, states: Array, actions: Array, events: Sequence[Event]) -> None:
-    """Lengths match, a success has neither type nor onset, a failure has both."""
+    """Lengths match, a success has neither type nor onset, a failure has both or neither (nobody knows)."""
     for success in (True, False):
         labels = labeler.label(task, states, actions, events, success)
         assert labels.time_to_failure.shape == (len(states),), "time to failure must be (T,)"
@@ -157,6 +157,9 @@ def check_labeler(labeler: Labeler, task: str, states: Array, actions: Array, ev
             assert labels.failure_type is None, "a success has no failure type"
             assert labels.onset is None, "a success has no onset"
             assert np.isinf(labels.time_to_failure).all(), "a success never fails"
+        elif labels.failure_type is None:
+            assert labels.onset is None, "a failure without a type has no onset"
+            assert np.isnan(labels.time_to_failure).all(), "nobody knows when it was lost"
         else:
             assert labels.failure_type in FAILURE_TYPES, "a failure has a type"
             assert labels.onset is not None, "a failure has an onset"
@@ -167,29 +170,33 @@ def check_labeler(labeler: Labeler, task: str, states: Array, actions: Array, ev
 def check_predictor(predictor: Predictor, signals: Array, hidden: Array | None, task: str) -> None:
     """Causal, repeatable after reset, saved and loaded exactly, probabilities in range, NaN inputs survived."""
 
-    def run(count: int) -> list[Risk]:
-        predictor.reset(task)
-        return [predictor.update(signals[t], None if hidden is None else hidden[t]) for t in range(count)]
-
-    whole = run(len(signals))
-    for risk in whole:
-        assert np.isnan(risk.p_fail) or 0 <= risk.p_fail <= 1 + 1e-6, "p_fail must be a probability"
+    def update(t: int) -> tuple[float, float]:
+        risk = predictor.update(signals[t], None if hidden is None else hidden[t])
         assert risk.type.shape == (len(FAILURE_TYPES),), "type must be (4,)"
+        return _scores(risk)
+
+    def run(first: int, last: int) -> list[tuple[float, float]]:
+        return [update(t) for t in range(first, last)]
+
     half = len(signals) // 2
-    assert [r.p_fail for r in run(half)] == [r.p_fail for r in whole[:half]], "the future must not change the past"
+    predictor.reset(task)
+    whole = run(0, len(signals))
+    predictor.reset(task)
+    assert run(0, half) == whole[:half], "the future must not change the past"
     state = predictor.save_state()
-    rest = [
-        predictor.update(signals[t], None if hidden is None else hidden[t]).p_fail for t in range(half, len(signals))
-    ]
+    rest = run(half, len(signals))
     predictor.reset(task)
     predictor.load_state(state)
-    again = [
-        predictor.update(signals[t], None if hidden is None else hidden[t]).p_fail for t in range(half, len(signals))
-    ]
-    assert rest == again == [r.p_fail for r in whole[half:]], "save and load must continue exactly"
+    assert run(half, len(signals)) == rest == whole[half:], "save and load must continue exactly"
     predictor.reset(task)
-    broken = predictor.update(np.full_like(signals[0], np.nan), None if hidden is None else hidden[0])
-    assert np.isnan(broken.p_fail) or 0 <= broken.p_fail <= 1 + 1e-6, "NaN signals must not break a predictor"
+    _scores(predictor.update(np.full_like(signals[0], np.nan), None if hidden is None else hidden[0]))
+
+
+def _scores(risk: Risk) -> tuple[float, float]:
+    """(p_fail, evidence) with -1 for what is not given; at least one must be."""
+    assert np.isfinite(risk.p_fail) or np.isfinite(risk.evidence), "a predictor must say something"
+    assert np.isnan(risk.p_fail) or 0 <= risk.p_fail <= 1 + 1e-6, "p_fail must be a probability"
+    return tuple(-1.0 if np.isnan(v) else float(v) for v in (risk.p_fail, risk.evidence))  # type: ignore[return-value]
 
 
 def check_monitor(monitor: Monitor, steps: Sequence[Step], task: Task) -> None:

@@ -10,11 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from failsight.core.contracts import Predictor
 from failsight.core.errors import FailsightError
 from failsight.core.rng import keyed_rng
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Event, Observation, Perturbation, PolicyOutput, Task
+from failsight.monitor.monitor import RiskMonitor
+from failsight.monitor.thresholds import Thresholds
+from failsight.monitor.trigger import TriggerRule
+from failsight.signals.bank import SignalBank
 
 ACTIONS = ActionSpec(
     dimensions=(
@@ -27,6 +32,11 @@ ACTIONS = ActionSpec(
 )
 OBSERVATIONS = ObservationSpec(state=("x_m", "y_m", "z_m", "gripper_open01"), cameras=(("agent", 16, 16),))
 HORIZON = 30
+
+
+def make_monitor(predictor: Predictor, rule: TriggerRule, threshold: float) -> RiskMonitor:
+    """A monitor of the point policy."""
+    return RiskMonitor(predictor, SignalBank(ACTIONS, OBSERVATIONS), rule, Thresholds.fixed(threshold))
 
 
 class PointSim:

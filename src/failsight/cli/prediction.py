@@ -1,0 +1,173 @@
+"""Subcommands around failure prediction: logs in, fit, judge, audit, explain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from failsight.cli.console import RichReporter, console, print_table
+
+Name = Annotated[str, tyro.conf.Positional]
+Folder = Annotated[Path, tyro.conf.Positional]
+
+
+def print_labels(run_folder: Path) -> None:
+    """Label a run and print its table of types per task."""
+    from failsight.episodes.run import Run
+    from failsight.labels.table import label_run, type_counts
+    from failsight.recipes.adapters import make_labeler
+
+    store = Run(run_folder)
+    table = type_counts(store, label_run(store, make_labeler(store)))
+    print_table(("task", *table.columns), [(name, *row) for name, row in zip(table.index, table.values, strict=True)])
+
+
+def import_log(
+    format: Name,
+    source: Folder,
+    out: Path,
+    policy: str | None = None,
+    suite: str | None = None,
+    horizon: int | None = None,
+    rate_hz: float = 0.0,
+) -> None:
+    """Store somebody else's logs as a labelled run, for fit, evaluate, audit and report.
+
+    Args:
+        format: actprobe (JSON lines or npz, one file per task).
+        source: folder of log files, or one file.
+        out: run folder to make.
+        policy: name of the policy that was logged (default: the folder's name).
+        suite: name of the benchmark (default: the folder's name).
+        horizon: steps after which an unfinished episode is a timeout (default: the longest episode).
+        rate_hz: steps per second, for figures per hour (default: not known).
+    """
+    from failsight.episodes.logged import LogOrigin
+    from failsight.recipes.importing import import_log as store
+
+    name = source.resolve().name
+    origin = LogOrigin(policy=policy or name, suite=suite or name, horizon=horizon, rate_hz=rate_hz)
+    store(format, source, out, origin)
+    print_labels(out)
+    console.print(f"run {out}. Next: failsight fit {out}")
+
+
+def fit(
+    run_folder: Folder,
+    bundle: Path | None = None,
+    alpha: float = 0.1,
+    seed: int = 0,
+    detector: str | None = None,
+) -> None:
+    """Fit the failure predictor on a labelled run, calibrate it, and write a bundle.
+
+    Args:
+        run_folder: run folder, or a JSON list of them to fit on several policies at once.
+        bundle: folder of the bundle (default: RUN/bundle).
+        alpha: share of successful episodes that may raise an alarm.
+        seed: of split and fit.
+        detector: any row of `failsight evaluate detection` (default: the recurrent ensemble on our own runs, which
+            know onset and type; the evidence ledger on logs).
+    """
+    from failsight.episodes.run import Run
+
+    if run_folder.suffix == ".json":
+        _fit_many(run_folder, bundle or run_folder.with_suffix(""), alpha, seed)
+        return
+    store = Run(run_folder)
+    target = bundle or run_folder / "bundle"
+    if store.meta.signals or detector:
+        _fit_log(store, target, alpha, seed, detector or "ledger")
+    else:
+        _fit_own(store, target, alpha, seed)
+
+
+def _fit_own(store: Any, target: Path, alpha: float, seed: int) -> None:
+    from failsight.recipes.fitting import DEFAULT, FitOptions, fit_run
+
+    options = FitOptions(alpha=alpha, seed=seed, controls=False)
+    fitted = fit_run(store, target, options, RichReporter().note)
+    calibration = fitted.calibrations[DEFAULT]
+    console.print(
+        f"bundle {target}: alarm at p_fail >= {calibration.threshold:.3f}, promised false-alarm rate {alpha:g} "
+        f"from {calibration.successes} successes (95 % upper bound {calibration.alpha_upper:.3f})"
+    )
+
+
+def _fit_log(store: Any, target: Path, alpha: float, seed: int, detector: str) -> None:
+    import time
+
+    from failsight.recipes.log_fitting import LogFitOptions, fit_log, summarise_log
+
+    began, note = time.monotonic(), RichReporter().note
+    options = LogFitOptions(detector=detector, alpha=alpha, seed=seed)
+    fitted = fit_log(store, target, options, note)
+    pooled = fitted.thresholds.pooled
+    console.print(
+        f"bundle {target}: alarm at evidence >= {pooled.threshold:.3f} where tasks are pooled, promised false-alarm rate "
+        f"{alpha:g} from {pooled.successes} successes (95 % upper bound {pooled.alpha_upper:.3f})"
+    )
+    summarise_log(store, fitted, options, began, note)
+    console.print(f"figures {store.root / 'summary.json'}. Next: failsight report {store.root}")
+
+
+def _fit_many(listing: Path, target: Path, alpha: float, seed: int) -> None:
+    from failsight.recipes.many_fitting import fit_many
+
+    rows = fit_many(listing, target, alpha, seed, RichReporter().note)
+    print_table(("run", "episodes", "within-task AUC", "weights of the other policies"), rows)
+
+
+def evaluate(
+    what: Name,
+    run_folder: Folder,
+    bundle: Path | None = None,
+    detectors: tuple[str, ...] = (),
+) -> None:
+    """Judge failure prediction on a labelled run.
+
+    Args:
+        what: detection.
+        run_folder: run folder.
+        bundle: judge this bundle on a run it has not seen; without it, detectors are fitted and judged by five folds.
+        detectors: rows to compare (default: ledger, running_mean and the controls); `all` for every one.
+    """
+    from failsight.core.errors import UnknownNameError
+    from failsight.recipes.evaluating import compare_detectors, evaluate_bundle
+
+    if what != "detection":
+        raise UnknownNameError("evaluation", what, ("detection",))
+    if bundle is not None:
+        print_table(("figure", "value"), evaluate_bundle(run_folder, bundle))
+        return
+    print_table(*compare_detectors(run_folder, detectors, RichReporter().note))
+
+
+def audit(run_folder: Folder, leaks: bool = True) -> None:
+    """Say what a run gives away without looking at the robot: clock, task, length, contradictory labels, twins.
+
+    Args:
+        run_folder: run folder.
+        leaks: the leak report.
+    """
+    from failsight.recipes.evaluating import leak_report
+
+    for leak in leak_report(run_folder) if leaks else []:
+        tag = "[red]leaks[/red]" if leak.leaks else "[green]clean[/green]"
+        console.print(f"{tag}  [bold]{leak.name}[/bold]: {leak.sentence}", soft_wrap=True)
+
+
+def explain(run_folder: Folder, bundle: Path, episode: int) -> None:
+    """Say why a ledger bundle raises an alarm in an episode: terms, signals, nearest episodes, last safe step.
+
+    Args:
+        run_folder: run folder.
+        bundle: bundle folder.
+        episode: episode number.
+    """
+    from failsight.recipes.evaluating import explain_episode
+
+    for line in explain_episode(run_folder, bundle, episode):
+        console.print(line, soft_wrap=True)

@@ -1,0 +1,156 @@
+"""Storing episodes that somebody else recorded: signals and hidden states per step, no actions, no images.
+
+The result is a run like any other: fit, evaluate, label and report read it through the same `Run`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from failsight.core.errors import EpisodeDataError, StorageError
+from failsight.core.specs import ObservationSpec, SignalColumn, no_actions
+from failsight.core.types import Array, EpisodeKey, Outcome
+from failsight.episodes.meta import EpisodeMeta, RunMeta
+from failsight.episodes.recorder import episode_folder, to_arrow
+from failsight.episodes.seal import seal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedEpisode:
+    """One episode of T steps as another system logged it."""
+
+    task: str
+    instruction: str
+    seed: int
+    """Seed or number of its initial state."""
+    number: int
+    """Number of the episode within its task."""
+    success: bool
+    signals: Array
+    """(T, S) float32; NaN where a value is missing."""
+    hidden: Array | None = None
+    """(T, D) float16."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What a reader found: the columns and the episodes."""
+
+    columns: tuple[SignalColumn, ...]
+    episodes: tuple[LoggedEpisode, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOrigin:
+    """What a log does not say about itself."""
+
+    policy: str
+    suite: str
+    horizon: int | None = None
+    """Steps after which an unfinished episode is a timeout; None: the longest episode of the log."""
+    rate_hz: float = 0.0
+    """Steps per second; 0 when unknown."""
+
+
+def store_log(log: Log, root: Path, origin: LogOrigin, tick: Callable[[], None] | None = None) -> RunMeta:
+    """Write the log as a sealed run at `root`; nothing is left behind when it fails.
+
+    Raises EpisodeDataError when the log is empty, uneven, or longer than its horizon; StorageError when `root` exists
+    or cannot be written.
+    """
+    _check(log, root)
+    longest = max(len(e.signals) for e in log.episodes)
+    horizon = origin.horizon or longest
+    if longest > horizon:
+        raise EpisodeDataError(f"An episode has {longest} steps, more than the horizon {horizon}; correct --horizon.")
+    build = root.with_name(root.name + ".partial")
+    shutil.rmtree(build, ignore_errors=True)
+    meta = _meta(log, origin)
+    try:
+        meta.write(build / "meta/failsight/run.json")
+        for ticket, episode in enumerate(log.episodes):
+            _write(episode_folder(build, ticket), ticket, episode, meta, horizon)
+            if tick is not None:
+                tick()
+        seal(build)
+        os.replace(build, root)
+    except OSError as error:
+        shutil.rmtree(build, ignore_errors=True)
+        raise StorageError(f"Cannot write {root}: {error.strerror}. Choose another --out.") from error
+    return meta
+
+
+def _check(log: Log, root: Path) -> None:
+    if not log.episodes:
+        raise EpisodeDataError("The log holds no episode.")
+    if root.exists():
+        raise StorageError(f"{root} exists already; choose another --out or delete it.")
+    sizes = {None if e.hidden is None else e.hidden.shape[1] for e in log.episodes}
+    if len(sizes) > 1:
+        found = ", ".join(sorted(str(size) for size in sizes))
+        raise EpisodeDataError(
+            f"Hidden states differ in size between episodes ({found}); import them as separate runs."
+        )
+    for e in log.episodes:
+        lengths = {len(e.signals)} | ({len(e.hidden)} if e.hidden is not None else set())
+        if e.signals.shape[1:] != (len(log.columns),) or len(lengths) > 1 or not len(e.signals):
+            raise EpisodeDataError(
+                f"Episode {e.number} of task {e.task} is empty or uneven: signals {e.signals.shape}, "
+                f"hidden {None if e.hidden is None else e.hidden.shape}, {len(log.columns)} columns."
+            )
+
+
+def _meta(log: Log, origin: LogOrigin) -> RunMeta:
+    first = log.episodes[0]
+    shapes: dict[str, tuple[int, ...]] = {} if first.hidden is None else {"policy.hidden": (first.hidden.shape[1],)}
+    return RunMeta(
+        action_spec=no_actions(origin.rate_hz),
+        observation_spec=ObservationSpec(state=(), cameras=()),
+        policy=origin.policy,
+        sim=origin.suite,
+        plan=tuple(EpisodeKey(seed=e.seed, task=e.task, episode=e.number) for e in log.episodes),
+        shapes=shapes,
+        signals=log.columns,
+        note="imported",
+    )
+
+
+def _write(folder: Path, ticket: int, episode: LoggedEpisode, meta: RunMeta, horizon: int) -> None:
+    folder.mkdir(parents=True)
+    steps = len(episode.signals)
+    columns = {"signal": to_arrow(episode.signals.astype(np.float32))}
+    if episode.hidden is not None:
+        columns["policy.hidden"] = to_arrow(episode.hidden.astype(np.float16))
+    last = np.arange(steps) == steps - 1
+    columns["next.success"] = pa.array(last & episode.success)
+    columns["next.done"] = pa.array(last)
+    batch = pa.record_batch(list(columns.values()), names=list(columns))
+    with pa.OSFile(str(folder / "steps.arrows"), "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    row = EpisodeMeta(
+        ticket=ticket,
+        seed=episode.seed,
+        task=episode.task,
+        episode=episode.number,
+        condition="none",
+        instruction=episode.instruction,
+        horizon=horizon,
+        outcome=Outcome.SUCCESS if episode.success else Outcome.FAILURE,
+        length=steps,
+        policy=meta.policy,
+        wall_s=0.0,
+    )
+    (folder / "events.json").write_text("[]")
+    (folder / "episode.json").write_text(json.dumps(asdict(row)))
+
+
+Reader = Callable[[Sequence[Path]], Log]
+"""Reads the files of one format."""

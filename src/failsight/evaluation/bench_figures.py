@@ -1,0 +1,206 @@
+"""Every figure of a detector comparison, from stored traces; AUCs in points (0-100)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from failsight.core.types import Array
+from failsight.evaluation.alarms import (
+    Alarm,
+    alarm_table,
+    average_precision,
+    false_alarm_rates,
+    first_alarm,
+    precision_at,
+    threshold_at,
+)
+from failsight.evaluation.calibration import calibration_table
+from failsight.evaluation.intervals import Estimate
+from failsight.evaluation.judging import Traces
+from failsight.evaluation.protocols import EpisodeFacts, declared_cut, longest_test_cut, shortest_cut, up_to
+from failsight.evaluation.ranking import Ranking, auc_draws, auc_estimate, episode_weights, task_weights
+
+ALPHA = 0.10
+Stored = Mapping[str, Sequence[Traces]]
+"""Protocol name -> traces of its splits."""
+
+
+class Bootstraps(NamedTuple):
+    """One set of resamples for all detectors of a data set, so that differences are paired."""
+
+    episodes: Array
+    tasks: Array
+
+
+def bootstraps(facts: EpisodeFacts, name: str) -> Bootstraps:
+    """By episode within task and outcome, and by whole task."""
+    strata = [f"{t}|{int(f)}" for t, f in zip(facts.task, facts.failed, strict=True)]
+    return Bootstraps(episode_weights(strata, (name,)), task_weights(list(facts.task), (name,)))
+
+
+def rankings(
+    traces: Sequence[Traces],
+    facts: EpisodeFacts,
+    part: str,
+    cut: str,
+    prior: bool = False,
+    keep: Array | None = None,
+) -> list[Ranking]:
+    """Test sets of a protocol.
+
+    Args:
+        traces: one per split.
+        facts: of the whole data set.
+        part: seen or unseen.
+        cut: early (shortest episode of the task), 25 or 50 (per cent of the declared horizon, maximum so far),
+            published (ActProbe's), alive25 or alive50 (score at that step among episodes still running).
+        prior: add the task's log-odds to the standardised evidence.
+        keep: (N,) episodes to compare; all by default.
+    """
+    return [_ranking(t, facts, part, cut, prior, keep) for t in traces]
+
+
+def _ranking(t: Traces, facts: EpisodeFacts, part: str, cut: str, prior: bool, keep: Array | None) -> Ranking:
+    units = t.seen if part == "seen" else t.unseen
+    ends = _ends(facts, cut, units)
+    alive = cut.startswith("alive")
+    if alive:
+        units = units[facts.length[units] >= ends[units]]
+    if keep is not None:
+        units = units[keep[units]]
+    first = 0 if cut == "early" else 4
+    scores = np.array(
+        [t.evidence[int(i)][ends[i] - 1] if alive else up_to(t.evidence[int(i)], int(ends[i]), first) for i in units]
+    )
+    if prior:
+        known = t.probability.histories
+        scores = (scores - t.probability.centre) / t.probability.spread
+        scores = scores + np.array([known[task].prior if task in known else 0.0 for task in facts.task[units]])
+    return Ranking(units, scores, facts.failed[units], facts.task[units])
+
+
+def _ends(facts: EpisodeFacts, cut: str, units: Array) -> Array:
+    if cut == "early":
+        return shortest_cut(facts)
+    if cut == "published":
+        return longest_test_cut(facts, units, 0.25)
+    return declared_cut(facts, int(cut.removeprefix("alive")) / 100)
+
+
+def auc_figures(stored: Stored, facts: EpisodeFacts, boots: Bootstraps, adds_prior: bool) -> dict[str, Any]:
+    """All AUCs of one detector on one data set, each with its interval by episode and by task."""
+    figures: dict[str, Any] = {}
+
+    def add(name: str, protocol: str, part: str, cut: str, **options: Any) -> None:
+        if protocol not in stored:
+            return
+        within = options.pop("within", False)
+        sets = rankings(stored[protocol], facts, part, cut, **options)
+        if not any(len(r.unit) for r in sets):
+            return
+        estimate = auc_estimate(sets, boots.episodes, within)
+        clusters = auc_estimate(sets, boots.tasks, within)
+        figures[name] = {
+            **estimate.as_dict(),
+            "low_tasks": clusters.as_dict()["low"],
+            "high_tasks": clusters.as_dict()["high"],
+        }
+
+    consistent = ~facts.failed | facts.timed_out
+    add("auc25_seen", "actprobe_seen", "seen", "25", prior=adds_prior)
+    add("auc25_seen_alone", "actprobe_seen", "seen", "25")
+    add("auc25_seen_published_cut", "actprobe_seen", "seen", "published", prior=adds_prior)
+    add("auc25_unseen", "actprobe_unseen", "unseen", "25")
+    add("auc25_unseen_published_cut", "actprobe_unseen", "unseen", "published")
+    add("auc25_folds", "folds", "seen", "25", prior=adds_prior)
+    add("auc25_within", "folds", "seen", "25", within=True)
+    add("auc25_within_unseen", "leave_tasks_out", "unseen", "25", within=True)
+    add("auc25_within_consistent", "folds", "seen", "25", within=True, keep=consistent)
+    for share in ("25", "50"):
+        add(f"auc{share}_alive", "folds", "seen", f"alive{share}")
+        add(f"auc{share}_alive_within", "folds", "seen", f"alive{share}", within=True)
+        add(f"auc{share}_alive_within_unseen", "leave_tasks_out", "unseen", f"alive{share}", within=True)
+    add("early_seen", "safe", "seen", "early", prior=adds_prior)
+    add("early_seen_alone", "safe", "seen", "early")
+    add("early_unseen", "safe", "unseen", "early")
+    add("early_within_seen", "safe", "seen", "early", within=True)
+    add("early_within_unseen", "safe", "unseen", "early", within=True)
+    add("early_folds", "folds", "seen", "early", prior=adds_prior)
+    add("early_within_folds", "folds", "seen", "early", within=True)
+    add("early_within_leave_tasks_out", "leave_tasks_out", "unseen", "early", within=True)
+    return figures
+
+
+def other_figures(stored: Stored, facts: EpisodeFacts, cut: str, rate_hz: float, key: str) -> dict[str, Any]:
+    """Calibration, false alarms and earliness from the five folds, in which every episode is scored once; and the cost."""
+    folds = stored["folds"]
+    figures = _calibration(folds, facts, cut, key) | _ranked(folds, facts, cut)
+    scores: dict[int, Array] = {}
+    for t in folds:
+        spread = t.probability.spread
+        scores |= {int(i): (t.evidence[int(i)] - t.probability.centre) / spread for i in t.seen}
+    order = sorted(scores)
+    good = np.array([scores[i].max() for i in order if not facts.failed[i]])
+    rates = false_alarm_rates(good, ALPHA, key)
+    if rates:
+        worst = max(rates.values(), key=lambda e: e.value)
+        figures["fpr_alpha10"] = {**worst.as_dict(), "per_n": {str(n): e.as_dict() for n, e in rates.items()}}
+    limit = threshold_at(good, ALPHA)
+    alarms = [Alarm(bool(facts.failed[i]), int(facts.length[i]), first_alarm(scores[i], limit)) for i in order]
+    table = alarm_table(alarms, rate_hz)
+    figures["recall_half"] = table["recall_half"]
+    lost = [a for i, a in zip(order, alarms, strict=True) if facts.timed_out[i]]
+    if lost and len(lost) < facts.failed.sum():
+        figures["recall_half_timeouts"] = alarm_table(lost, rate_hz)["recall_half"]
+    figures["alarm"] = table
+    everything = [t for part in stored.values() for t in part]
+    figures["fit_s"] = _spread([t.fit_s for t in everything])
+    figures["step_us"] = _spread([t.step_us for t in everything])
+    return figures
+
+
+def control_estimate(traces: Sequence[Traces], facts: EpisodeFacts, cut: str, family: int) -> Estimate:
+    """Within-task AUC of fits on permuted labels: mean over fits (one per fold and permutation) in points.
+
+    The t interval is simultaneous: all `family` controls of a table hold with 95 % (Sidak), so that a long table does not
+    show a fault by chance alone.
+    """
+    ones = np.ones((1, len(facts.task)), np.float32)
+    each = [auc_draws([r], ones, within=True)[0] for r in rankings(traces, facts, "seen", cut)]
+    values = 100 * np.array([v for v in each if np.isfinite(v)])
+    if len(values) < 2:
+        return Estimate(value=float("nan"), low=float("nan"), high=float("nan"), n=len(values))
+    level = 1 - (1 - 0.95 ** (1 / max(family, 1))) / 2
+    half = float(stats.t.ppf(level, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    mean = float(values.mean())
+    return Estimate(value=mean, low=mean - half, high=mean + half, n=len(values))
+
+
+def _calibration(folds: Sequence[Traces], facts: EpisodeFacts, cut: str, key: str) -> dict[str, Any]:
+    rows = []
+    ends = _ends(facts, cut, np.arange(len(facts.task)))
+    for t in folds:
+        for i in t.seen:
+            step = min(int(ends[i]), int(facts.length[i])) - 1
+            rows.append((t.probability.p_fail(float(t.evidence[int(i)][step]), str(facts.task[i]), step), int(i)))
+    p, units = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
+    table = calibration_table(p, facts.failed[units], [str(f) for f in facts.failed[units]], key)
+    return {"ece": {**table.pop("ece"), **table}}
+
+
+def _ranked(folds: Sequence[Traces], facts: EpisodeFacts, cut: str) -> dict[str, Any]:
+    sets = rankings(folds, facts, "seen", cut, prior=True)
+    score, failed = np.concatenate([r.score for r in sets]), np.concatenate([r.failed for r in sets])
+    return {
+        "auprc": {"value": 100 * average_precision(score, failed), "prevalence": 100 * float(failed.mean())},
+        "precision_at_20": precision_at(score, failed, 20).as_dict(),
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean with the range, for times."""
+    return Estimate(value=float(np.mean(values)), low=min(values), high=max(values), n=len(values)).as_dict()

@@ -1,0 +1,181 @@
+"""Fitting a detector on one split and writing down what it says about every held-out episode, step by step.
+
+Everything that is reported later (AUC at any cut, calibration, alarms) is computed from these traces.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from failsight.core.contracts import Predictor
+from failsight.core.specs import SignalColumn
+from failsight.core.types import Array, Risk
+from failsight.evaluation.protocols import EpisodeFacts, Split
+from failsight.monitor.probability import ProbabilityMap, Rows, TaskHistory, fit_probability, task_histories
+from failsight.predictors.dataset import LabelledSequence, permute_labels
+from failsight.predictors.detectors import Detector, FitData
+
+_POINTS = 28
+"""Calibration steps per validation episode, from a tenth to twice the median successful length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """Episodes to compare detectors on."""
+
+    name: str
+    columns: tuple[SignalColumn, ...]
+    sequences: tuple[LabelledSequence, ...]
+    facts: EpisodeFacts
+    rate_hz: float
+
+
+class Traces(NamedTuple):
+    """Evidence of held-out episodes under one fit."""
+
+    seen: Array
+    """Episode numbers of the seen test part."""
+    unseen: Array
+    evidence: dict[int, Array]
+    """Episode number -> (T,) evidence; seen, unseen and validation episodes."""
+    validate: Array
+    probability: ProbabilityMap
+    fit_s: float
+    step_us: float
+
+
+LEAST_STEPS = 4
+"""Shorter episodes are not judged, as in the published protocols: they would set everybody's cut."""
+
+
+def without_short(data: DataSet) -> DataSet:
+    """The data set without episodes of fewer than 4 steps."""
+    kept = tuple(s for s in data.sequences if len(s.signals) >= LEAST_STEPS)
+    return replace(data, sequences=kept, facts=facts_of(kept, data.facts.horizon))
+
+
+def facts_of(sequences: Sequence[LabelledSequence], horizon: int) -> EpisodeFacts:
+    """What splits and cuts need to know."""
+    length = np.array([len(s.signals) for s in sequences])
+    failed = np.array([s.failed for s in sequences], bool)
+    return EpisodeFacts(
+        task=np.array([s.task for s in sequences]),
+        failed=failed,
+        length=length,
+        horizon=horizon,
+        timed_out=failed & (length >= horizon),
+    )
+
+
+def judge(data: DataSet, detector: Detector, split: Split, seed: int, permuted: bool = False) -> Traces:
+    """Fit on the split's training part, then stream every held-out episode through the detector.
+
+    With `permuted`, training and validation labels are shuffled among episodes and only what is learned from labels is
+    fitted: nothing is left to learn.
+    """
+    train = [data.sequences[i] for i in split.train]
+    validate = [data.sequences[i] for i in split.validate]
+    fit = detector.fit
+    if permuted:
+        train, validate = list(permute_labels(train, seed)), list(permute_labels(validate, seed + 1))
+        fit = detector.learned_part or fit
+    began = time.perf_counter()
+    predictor = fit(FitData(train, data.columns, seed))
+    fit_s = time.perf_counter() - began
+    began = time.perf_counter()
+    wanted = np.concatenate([split.validate, split.seen, split.unseen])
+    evidence = {int(i): trace(predictor, data.sequences[i]) for i in wanted}
+    steps = sum(len(values) for values in evidence.values())
+    step_us = (time.perf_counter() - began) / max(steps, 1) * 1e6
+    held = [evidence[int(i)] for i in split.validate]
+    return Traces(
+        seen=split.seen,
+        unseen=split.unseen,
+        evidence=evidence,
+        validate=split.validate,
+        probability=map_of(train, validate, held),
+        fit_s=fit_s,
+        step_us=step_us,
+    )
+
+
+def trace(predictor: Predictor, sequence: LabelledSequence) -> Array:
+    """(T,) float32 evidence of one episode, by the streaming step."""
+    predictor.reset(sequence.task)
+    values = np.empty(len(sequence.signals), np.float32)
+    for t, signals in enumerate(sequence.signals):
+        values[t] = evidence_of(predictor.update(signals, None if sequence.hidden is None else sequence.hidden[t]))
+    return np.nan_to_num(values, nan=0.0)
+
+
+def evidence_of(risk: Risk) -> float:
+    """A risk's evidence; p_fail where the predictor keeps none apart."""
+    return risk.evidence if np.isfinite(risk.evidence) else risk.p_fail
+
+
+def map_of(
+    train: Sequence[LabelledSequence], validate: Sequence[LabelledSequence], held: Sequence[Array]
+) -> ProbabilityMap:
+    """Probability map from the evidence `held` of validation episodes, with task histories of the training ones."""
+    histories = task_histories([s.task for s in train], [s.failed for s in train], [len(s.signals) for s in train])
+    good = [len(s.signals) for s in train if not s.failed] or [len(s.signals) for s in train]
+    usual = float(np.median(good))
+    steps = np.unique(np.linspace(0.1 * usual, 2 * usual, _POINTS).astype(int))
+    rows = [row for s, e in zip(validate, held, strict=True) for row in _rows(s, e, histories, steps)]
+    if not rows:
+        rows = [(0.0, 0.0, 0.0, False, 1.0)]
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    return fit_probability(Rows(*columns), histories)
+
+
+def _rows(
+    sequence: LabelledSequence, evidence: Array, histories: dict[str, TaskHistory], steps: Array
+) -> list[tuple[float, float, float, bool, float]]:
+    history = histories.get(sequence.task)
+    if history is None:
+        return []
+    mine = [int(t) for t in steps if t < len(evidence)]
+    return [(float(evidence[t]), history.prior, history.overdue(t), sequence.failed, 1 / len(mine)) for t in mine]
+
+
+def save_traces(path: Path, traces: Traces) -> None:
+    """Write as one npz file, atomically."""
+    order = sorted(traces.evidence)
+    partial = path.with_name(path.name + ".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            seen=traces.seen,
+            unseen=traces.unseen,
+            validate=traces.validate,
+            number=np.array(order),
+            length=np.array([len(traces.evidence[i]) for i in order]),
+            evidence=np.concatenate([traces.evidence[i] for i in order]),
+            cost=np.array([traces.fit_s, traces.step_us]),
+            probability=np.array(json.dumps(traces.probability.as_dict())),
+        )
+    os.replace(partial, path)
+
+
+def load_traces(path: Path) -> Traces:
+    """Inverse of `save_traces`."""
+    with np.load(path, allow_pickle=False) as file:
+        parts = np.split(file["evidence"], np.cumsum(file["length"])[:-1])
+        return Traces(
+            seen=file["seen"],
+            unseen=file["unseen"],
+            evidence=dict(zip(file["number"].tolist(), parts, strict=True)),
+            validate=file["validate"],
+            probability=ProbabilityMap.from_dict(json.loads(str(file["probability"]))),
+            fit_s=float(file["cost"][0]),
+            step_us=float(file["cost"][1]),
+        )

@@ -1,0 +1,331 @@
+"""Every detector behind one contract: what it needs, how it is fitted, where it comes from.
+
+A detector is fitted on labelled training episodes alone and returns a streaming `Predictor`; nothing here sees a
+calibration or a test episode. `Risk.evidence` is its score, larger for worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from failsight.core.contracts import Predictor
+from failsight.core.errors import UnknownNameError
+from failsight.core.registry import load
+from failsight.core.specs import Access, SignalColumn
+from failsight.predictors.baselines import ClockPredictor, RandomPredictor, TaskClockPredictor, TaskPriorPredictor
+from failsight.predictors.dataset import LabelledSequence, permute_labels
+from failsight.predictors.fit_ledger import LedgerOptions, fit_ledger
+from failsight.predictors.scalars import COLUMNS, fit_scalar
+from failsight.predictors.transforms import pad, positive_columns
+
+
+class FitData(NamedTuple):
+    """What a fit may see."""
+
+    train: Sequence[LabelledSequence]
+    columns: tuple[SignalColumn, ...]
+    seed: int
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the signals."""
+        return [column.name for column in self.columns]
+
+    @property
+    def has_hidden(self) -> bool:
+        """Whether hidden states were recorded."""
+        return self.train[0].hidden is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detector:
+    """One row of every comparison."""
+
+    title: str
+    source: str
+    access: Access
+    """The least access it works with."""
+    fit: Callable[[FitData], Predictor]
+    supervised: bool = True
+    """Whether it learns to tell failures from successes; such a detector is also run on permuted labels. (Novelty is
+    not: labels only choose what it is shown, and permuting them would not silence it.)
+    """
+    learned_part: Callable[[FitData], Predictor] | None = None
+    """What of it is learned from labels, for that control; None: all of it."""
+    columns: tuple[str, ...] = ()
+    """Signals of which at least one must be there; empty: any."""
+    adds_prior: bool = True
+    """Whether the task's failure rate is added to its displayed probability (never for the controls)."""
+
+    def lacks(self, data: FitData) -> str:
+        """What a log lacks to run it; empty when nothing."""
+        if self.access == Access.HIDDEN and not data.has_hidden:
+            return "hidden states"
+        if self.columns and not set(self.columns) & set(data.names):
+            return " or ".join(self.columns)
+        return ""
+
+
+def _ledger(access: Access = Access.HIDDEN, **options: object) -> Callable[[FitData], Predictor]:
+    """The ledger on what one level of access gives."""
+
+    def fit(data: FitData) -> Predictor:
+        only = tuple(c.name for c in data.columns if c.access <= access)
+        settings = replace(LedgerOptions(), only=only, **options)  # type: ignore[arg-type]
+        if access < Access.HIDDEN:
+            settings = replace(settings, members=tuple(m for m in settings.members if m != "hidden"))
+        return fit_ledger(data.train, data.names, settings)
+
+    return fit
+
+
+_LEARNED = ("signals", "hidden")
+"""Members of the ledger that labels enter; the running mean would rank episodes under any labels."""
+
+
+def _scalar(name: str) -> Callable[[FitData], Predictor]:
+    return lambda data: fit_scalar(name, data.train, data.names)
+
+
+def _network(target: str, **dials: object) -> Callable[[FitData], Predictor]:
+    def fit(data: FitData) -> Predictor:
+        module = load("failsight.predictors.fit_network:fit_network")
+        options = load("failsight.predictors.fit_network:TrainOptions")
+        losses = load("failsight.predictors.losses:LossOptions")
+        settings = {k: losses(main=v) if k == "loss" else v for k, v in dials.items()}
+        kind = load(f"failsight.predictors.network:{target}")
+        fitted: Predictor = module(kind, data.train, data.names, options(seed=data.seed, **settings))
+        return fitted
+
+    return fit
+
+
+def _distance(target: str) -> Callable[[FitData], Predictor]:
+    def fit(data: FitData) -> Predictor:
+        fitted: Predictor = load("failsight.predictors.distances:fit_distance")(
+            load(f"failsight.predictors.distances:{target}"), data.train, data.seed
+        )
+        return fitted
+
+    return fit
+
+
+def _novelty(target: str) -> Callable[[FitData], Predictor]:
+    def fit(data: FitData) -> Predictor:
+        fitted: Predictor = load("failsight.predictors.fit_novelty:fit_novelty")(
+            load(f"failsight.predictors.novelty:{target}"), data.train, data.names, data.seed
+        )
+        return fitted
+
+    return fit
+
+
+def _fiper(data: FitData) -> Predictor:
+    fitted: Predictor = load("failsight.predictors.fit_novelty:fit_fiper")(data.train, data.names, data.seed)
+    return fitted
+
+
+def _hazard(data: FitData) -> Predictor:
+    options = load("failsight.predictors.fit_recurrent:RecurrentOptions")(members=3, epochs=20, seed=data.seed)
+    raw = pad([s.signals for s in data.train])
+    fitted: Predictor = load("failsight.predictors.fit_recurrent:fit_recurrent")(
+        data.train, (), options, log=positive_columns(raw)
+    )
+    return fitted
+
+
+def _permuted(data: FitData) -> Predictor:
+    return _ledger(members=_LEARNED)(data._replace(train=permute_labels(data.train, data.seed)))
+
+
+def _failed(data: FitData) -> list[bool]:
+    return [s.failed for s in data.train]
+
+
+_SAFE = "SAFE, arXiv 2506.09937"
+DETECTORS: dict[str, Detector] = {
+    "ledger": Detector(
+        title="evidence ledger (default)",
+        source="failsight",
+        access=Access.ACTIONS,
+        fit=_ledger(),
+        learned_part=_ledger(members=_LEARNED),
+    ),
+    "ledger_actions": Detector(
+        title="ledger, actions only",
+        source="failsight",
+        access=Access.ACTIONS,
+        fit=_ledger(Access.ACTIONS),
+        learned_part=_ledger(Access.ACTIONS, members=_LEARNED),
+    ),
+    "ledger_proprioception": Detector(
+        title="ledger, actions and proprioception",
+        source="failsight",
+        access=Access.PROPRIOCEPTION,
+        fit=_ledger(Access.PROPRIOCEPTION),
+        learned_part=_ledger(Access.PROPRIOCEPTION, members=_LEARNED),
+    ),
+    "ledger_signals": Detector(
+        title="ledger, all signals, no hidden state",
+        source="failsight",
+        access=Access.SAMPLES,
+        fit=_ledger(Access.SAMPLES),
+        learned_part=_ledger(Access.SAMPLES, members=_LEARNED),
+    ),
+    "ledger_uncentred": Detector(
+        title="ledger without task centring",
+        source="failsight",
+        access=Access.ACTIONS,
+        fit=_ledger(centre_tasks=False),
+        learned_part=_ledger(centre_tasks=False, members=_LEARNED),
+    ),
+    "gru_td": Detector(
+        title="GRU-32, TD(0.9), signals",
+        source="failsight; TD as in arXiv 2604.20472",
+        access=Access.ACTIONS,
+        fit=_network("GruTd", loss="td", skip_first=4),
+    ),
+    "gru_td_hidden": Detector(
+        title="GRU-32, TD(0.9), signals and hidden",
+        source="failsight; TD as in arXiv 2604.20472",
+        access=Access.HIDDEN,
+        fit=_network("GruTdHidden", loss="td", skip_first=2),
+    ),
+    "hazard_ensemble": Detector(
+        title="recurrent hazard ensemble", source="failsight", access=Access.ACTIONS, fit=_hazard
+    ),
+    "salus_mlp": Detector(
+        title="SALUS network 64-64 on the log's signals",
+        source="SALUS",
+        access=Access.ACTIONS,
+        fit=_network("SalusMlp", learning_rate=2e-3, weight_decay=1e-4, batch=32, epochs=20, dropout=0.0),
+    ),
+    "mist_mlp": Detector(
+        title="MIST risk network",
+        source="github.com/AnikS22/mist-vla",
+        access=Access.HIDDEN,
+        fit=_network("MistMlp", learning_rate=3e-4, weight_decay=1e-4, batch=32, epochs=8, dropout=0.1),
+    ),
+    "safe_mlp": Detector(
+        title="SAFE-MLP",
+        source=_SAFE,
+        access=Access.HIDDEN,
+        fit=_network("SafeMlp", loss="safe", learning_rate=1e-3, weight_decay=1e-2, batch=64, epochs=60, dropout=0.0),
+    ),
+    "safe_lstm": Detector(
+        title="SAFE-LSTM",
+        source=_SAFE,
+        access=Access.HIDDEN,
+        fit=_network("SafeLstm", learning_rate=1e-3, weight_decay=1e-2, batch=64, epochs=15, dropout=0.0),
+    ),
+    "actprobe": Detector(
+        title="ActProbe",
+        source="arXiv 2606.08508",
+        access=Access.ACTIONS,
+        columns=("chunk_mse", "overlap"),
+        fit=_network(
+            "ActProbe", learning_rate=1e-3, weight_decay=1e-4, batch=64, epochs=60, dropout=0.1, task_dropout=0.2
+        ),
+    ),
+    "mahalanobis": Detector(
+        title="Mahalanobis distance", source=_SAFE, access=Access.HIDDEN, fit=_distance("Mahalanobis")
+    ),
+    "euclidean_knn": Detector(
+        title="Euclidean 5-NN", source=_SAFE, access=Access.HIDDEN, fit=_distance("EuclideanKnn")
+    ),
+    "cosine_knn": Detector(title="cosine 5-NN", source=_SAFE, access=Access.HIDDEN, fit=_distance("CosineKnn")),
+    "pca_kmeans": Detector(title="PCA and k-means", source=_SAFE, access=Access.HIDDEN, fit=_distance("PcaKmeans")),
+    "rnd": Detector(
+        title="random network distillation",
+        source="FIPER, arXiv 2510.09459",
+        access=Access.HIDDEN,
+        fit=_novelty("Rnd"),
+        supervised=False,
+    ),
+    "logpzo": Detector(
+        title="logpZO",
+        source="FAIL-Detect, arXiv 2503.08558",
+        access=Access.HIDDEN,
+        fit=_novelty("LogpZo"),
+        supervised=False,
+    ),
+    "fiper": Detector(
+        title="FIPER: novelty and action entropy",
+        source="arXiv 2510.09459",
+        access=Access.HIDDEN,
+        columns=("action_entropy",),
+        fit=_fiper,
+        supervised=False,
+    ),
+    **{
+        name.replace("-", "_"): Detector(
+            title=title, source=source, access=access, fit=_scalar(name), supervised=False, columns=COLUMNS[name]
+        )
+        for name, title, source, access in (
+            ("running-mean", "running mean of the log chunk error", "failsight", Access.ACTIONS),
+            ("stac-single", "STAC-Single", _SAFE, Access.ACTIONS),
+            ("stac", "STAC", "arXiv 2410.04640", Access.SAMPLES),
+            ("sample-variance", "variance of drawn chunks", _SAFE, Access.SAMPLES),
+            ("cluster-entropy", "cluster entropy of drawn chunks", _SAFE, Access.SAMPLES),
+            ("action-entropy", "action entropy (FIPER's ACE)", "arXiv 2510.09459", Access.SAMPLES),
+            ("token-probability", "token probability", _SAFE, Access.SAMPLES),
+            ("token-entropy", "token entropy", _SAFE, Access.SAMPLES),
+            ("reversals", "direction reversals", "arXiv 2605.28726", Access.ACTIONS),
+        )
+    },
+    "clock": Detector(
+        title="elapsed time only",
+        source="control",
+        access=Access.ACTIONS,
+        supervised=False,
+        adds_prior=False,
+        fit=lambda data: ClockPredictor.fit([len(s.signals) for s in data.train], _failed(data)),
+    ),
+    "task_clock": Detector(
+        title="elapsed time over the task's usual",
+        source="control",
+        access=Access.ACTIONS,
+        supervised=False,
+        adds_prior=False,
+        fit=lambda data: TaskClockPredictor.fit(
+            [s.task for s in data.train], [len(s.signals) for s in data.train], _failed(data)
+        ),
+    ),
+    "task_prior": Detector(
+        title="the task's failure rate only",
+        source="control",
+        access=Access.ACTIONS,
+        supervised=False,
+        adds_prior=False,
+        fit=lambda data: TaskPriorPredictor.fit([s.task for s in data.train], _failed(data)),
+    ),
+    "permuted": Detector(
+        title="ledger on permuted labels",
+        source="control",
+        access=Access.ACTIONS,
+        supervised=False,
+        adds_prior=False,
+        fit=_permuted,
+    ),
+    "random": Detector(
+        title="random numbers",
+        source="control",
+        access=Access.ACTIONS,
+        supervised=False,
+        adds_prior=False,
+        fit=lambda data: RandomPredictor({"seed": np.array(data.seed)}),
+    ),
+}
+"""Name in tables and summaries -> detector; the first is the default on logs."""
+CONTROLS = ("clock", "task_clock", "task_prior", "permuted", "random")
+
+
+def find_detector(name: str) -> Detector:
+    """Raises UnknownNameError with the nearest names."""
+    if name not in DETECTORS:
+        raise UnknownNameError("detector", name, DETECTORS)
+    return DETECTORS[name]

@@ -1,0 +1,262 @@
+"""`failsight run bench-real`: every detector on every log at hand, under the published and our own protocols.
+
+The logs are the real VLA episodes released with ActProbe (arXiv 2606.08508, Apache-2.0): pi0 on LIBERO-10 and pi0.5 on
+RoboCasa. Any other folder of such logs can stand in their place (`--data`): nothing here is tuned to these two.
+Each fit writes its traces to one file; an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from failsight.core.errors import EpisodeDataError
+from failsight.episodes.actprobe import SUFFIXES
+from failsight.episodes.logged import LogOrigin
+from failsight.episodes.meta import write_text_atomic
+from failsight.episodes.run import Run
+from failsight.evaluation.bench_figures import auc_figures, bootstraps, control_estimate, other_figures, rankings
+from failsight.evaluation.judging import DataSet, Traces, judge, load_traces, save_traces, without_short
+from failsight.evaluation.protocols import PROTOCOLS, headline_cut, splits
+from failsight.evaluation.ranking import difference
+from failsight.predictors.ablation import ABLATION
+from failsight.predictors.detectors import DETECTORS, FitData
+from failsight.recipes.collecting import commit, versions
+from failsight.recipes.experiment import Reporter
+from failsight.recipes.importing import import_log
+from failsight.recipes.log_fitting import read_data
+from failsight.reports.html import write_report
+from failsight.runtime.pool import run_pool
+
+PLACES = ("data/vla_rollouts", "../shared/data/vla_rollouts")
+"""Where the logs are looked for when neither --data nor FAILSIGHT_DATA says."""
+ORIGINS = {
+    "pi0_libero": LogOrigin(policy="pi0", suite="LIBERO-10", horizon=104, rate_hz=4.0),
+    "pi05_robocasa": LogOrigin(policy="pi0.5", suite="RoboCasa"),
+}
+"""What is known about a log beside its files. LIBERO-10: 520 control steps at 20 Hz, one inference every 5."""
+ROWS = {**DETECTORS, **ABLATION}
+PERMUTATIONS = 2
+"""Label permutations per fold in the control."""
+_SLOW = ("hazard_ensemble", "mist_mlp", "safe_mlp", "safe_lstm")
+"""Fitted under the protocols of the headline table only."""
+PUBLISHED = {
+    "pi0_libero": {
+        "auc25_seen": {
+            "actprobe": 80.1,
+            "safe_lstm": 78.2,
+            "safe_mlp": 77.3,
+            "cosine_knn": 68.9,
+            "logpzo": 73.1,
+            "stac_single": 65.3,
+        },
+        "auc25_unseen": {
+            "actprobe": 71.4,
+            "safe_lstm": 59.2,
+            "safe_mlp": 58.9,
+            "cosine_knn": 57.2,
+            "logpzo": 58.3,
+            "stac_single": 65.2,
+        },
+    }
+}
+"""As printed in arXiv 2606.08508 (seeds 0-2; the hidden states behind four of them were not released)."""
+
+
+class Ticket(NamedTuple):
+    """One fit."""
+
+    data: str
+    detector: str
+    protocol: str
+    number: int
+    permuted: int = 0
+    """0: the real labels; else the number of the permutation."""
+
+    def path(self, root: Path) -> Path:
+        """Where its traces are kept."""
+        name = f"{self.detector}-permuted{self.permuted}" if self.permuted else self.detector
+        return root / "scores" / self.data / name / f"{self.protocol}-{self.number}.npz"
+
+
+def find_data(given: Path | None) -> Path:
+    """The folder of logs. Raises EpisodeDataError saying where it was looked for."""
+    places = [given] if given else [Path(p) for p in (os.environ.get("FAILSIGHT_DATA"), *PLACES) if p]
+    for place in places:
+        if place.is_dir() and log_folders(place):
+            return place
+    raise EpisodeDataError(
+        f"No logs found in {', '.join(str(p) for p in places)}; expected one folder per policy with ActProbe files. "
+        "Say where they are with --data FOLDER."
+    )
+
+
+def log_folders(place: Path) -> list[Path]:
+    """Subfolders that hold log files."""
+    return sorted(p for p in place.iterdir() if p.is_dir() and any(f.name.endswith(SUFFIXES) for f in p.iterdir()))
+
+
+def load_data(root: Path, name: str) -> DataSet:
+    """One imported log."""
+    return without_short(read_data(Run(root / "data" / name)))
+
+
+def load_all(root: Path) -> dict[str, DataSet]:
+    """Every imported log, by name."""
+    return {path.name: load_data(root, path.name) for path in sorted((root / "data").iterdir()) if path.is_dir()}
+
+
+def run_bench_real(folder: Path, workers: int, reporter: Reporter, data: Path | None = None) -> Path:
+    """Run or finish the comparison; returns the report's path."""
+    began = time.monotonic()
+    place = find_data(data)
+    reporter.stage(f"reading logs from {place}")
+    _import(place, folder, reporter)
+    sets = load_all(folder)
+    tickets = [t for name, d in sets.items() for t in _tickets(name, d)]
+    missing = [t for t in tickets if not t.path(folder).is_file()]
+    reporter.stage(f"fitting: {len(tickets)} fits, {len(tickets) - len(missing)} there already")
+    tick = reporter.count(len(missing)) if missing else None
+    for ticket, _ in run_pool(partial(load_all, folder), partial(_judge, folder), missing, workers):
+        if tick is not None:
+            tick(f"{ticket.data} {ticket.detector}")
+    reporter.stage("figures and report")
+    summary = summarise(folder, sets, tickets)
+    command = f"failsight run bench-real --workers {workers}" + (f" --data {data}" if data else "")
+    summary |= {"command": command, "wall_s": time.monotonic() - began, "resumed": len(missing) < len(tickets)}
+    write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+    return write_report(folder)
+
+
+def _import(place: Path, folder: Path, reporter: Reporter) -> None:
+    """Import every log once; when files or code changed since, start over."""
+    digest = hashlib.blake2b(digest_size=8)
+    for log in log_folders(place):
+        for file in sorted(log.iterdir()):
+            digest.update(f"{file.name} {file.stat().st_size}".encode())
+    mark = folder / "bench.json"
+    stamp = json.dumps({"logs": digest.hexdigest(), "versions": versions()}, sort_keys=True)
+    if not mark.is_file() or mark.read_text() != stamp:
+        for old in ("data", "scores"):
+            shutil.rmtree(folder / old, ignore_errors=True)
+    for log in log_folders(place):
+        if not (folder / "data" / log.name).is_dir():
+            origin = ORIGINS.get(log.name, LogOrigin(policy=log.name, suite=log.name))
+            run = import_log("actprobe", log, folder / "data" / log.name, origin)
+            reporter.note(f"{log.name}: {len(run.episodes)} episodes")
+    write_text_atomic(mark, stamp)
+
+
+def _tickets(name: str, data: DataSet) -> list[Ticket]:
+    headline = ("actprobe_seen", "actprobe_unseen", "folds") if headline_cut(data.facts) == "25" else ("safe", "folds")
+    whole = FitData(data.sequences, data.columns, 0)
+    tickets = []
+    for detector, entry in DETECTORS.items():
+        if entry.lacks(whole):
+            continue
+        for protocol in headline if detector in _SLOW else PROTOCOLS:
+            count = len(splits(PROTOCOLS[protocol], data.facts))
+            tickets += [Ticket(name, detector, protocol, k) for k in range(count)]
+        if entry.supervised:
+            tickets += [Ticket(name, detector, "folds", k, r) for r in range(1, PERMUTATIONS + 1) for k in range(5)]
+    return tickets + [Ticket(name, loss, "folds", k) for loss in ABLATION for k in range(5)]
+
+
+def _judge(root: Path, sets: Mapping[str, DataSet], ticket: Ticket) -> bool:
+    data = sets[ticket.data]
+    split = splits(PROTOCOLS[ticket.protocol], data.facts)[ticket.number]
+    seed = ticket.number + 100 * ticket.permuted
+    traces = judge(data, ROWS[ticket.detector], split, seed, ticket.permuted > 0)
+    save_traces(ticket.path(root), traces)
+    return True
+
+
+def summarise(folder: Path, sets: Mapping[str, DataSet], tickets: list[Ticket]) -> dict[str, Any]:
+    """The summary, from the stored traces."""
+    detectors: dict[str, dict[str, Any]] = {}
+    losses: dict[str, dict[str, Any]] = {}
+    permuted: dict[str, dict[str, Any]] = {}
+    about, against = {}, {}
+    for name, data in sets.items():
+        stored = _stored(folder, [t for t in tickets if t.data == name and not t.permuted])
+        shuffled = _stored(folder, [t for t in tickets if t.data == name and t.permuted])
+        boots = bootstraps(data.facts, name)
+        cut = headline_cut(data.facts)
+        for detector, traces in stored.items():
+            figures = auc_figures(traces, data.facts, boots, ROWS[detector].adds_prior)
+            figures |= other_figures(traces, data.facts, cut, data.rate_hz, f"{name} {detector}")
+            (losses if detector in ABLATION else detectors).setdefault(detector, {})[name] = figures
+        for detector, traces in shuffled.items():
+            control = control_estimate(traces["folds"], data.facts, cut, len(shuffled))
+            permuted.setdefault(detector, {})[name] = control.as_dict()
+        against[name] = _against_default(stored, data, boots, cut)
+        about[name] = _about(data, stored, cut)
+    return {
+        "kind": "bench",
+        "default": next(iter(DETECTORS)),
+        "detectors": detectors,
+        "losses": losses,
+        "permuted": permuted,
+        "against_default": against,
+        "datasets": about,
+        "published": {name: PUBLISHED[name] for name in sets if name in PUBLISHED},
+        "titles": {
+            name: {"title": d.title, "source": d.source, "access": d.access.name.lower()} for name, d in ROWS.items()
+        },
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def _stored(folder: Path, tickets: list[Ticket]) -> dict[str, dict[str, list[Traces]]]:
+    result: dict[str, dict[str, list[Traces]]] = {}
+    for t in tickets:
+        result.setdefault(t.detector, {}).setdefault(t.protocol, []).append(load_traces(t.path(folder)))
+    return result
+
+
+def _against_default(stored: Mapping[str, Any], data: DataSet, boots: Any, cut: str) -> dict[str, Any]:
+    """Paired differences default - other over the five folds, with the prior for all, and within tasks."""
+    default = next(iter(DETECTORS))
+
+    def sets(name: str, prior: bool) -> Any:
+        return rankings(stored[name]["folds"], data.facts, "seen", cut, prior=prior)
+
+    table = {}
+    for name in stored:
+        if name == default or name in ABLATION:
+            continue
+        pooled, p = difference(sets(default, True), sets(name, True), boots.episodes)
+        within, p_within = difference(sets(default, False), sets(name, False), boots.episodes, within=True)
+        table[name] = {
+            "pooled": {**pooled.as_dict(), "p": _number(p)},
+            "within": {**within.as_dict(), "p": _number(p_within)},
+        }
+    return table
+
+
+def _about(data: DataSet, stored: Mapping[str, Any], cut: str) -> dict[str, Any]:
+    facts = data.facts
+    whole = FitData(data.sequences, data.columns, 0)
+    return {
+        "episodes": len(facts.task),
+        "failures": int(facts.failed.sum()),
+        "tasks": len(np.unique(facts.task)),
+        "horizon": facts.horizon,
+        "judged_at": "25 % of the horizon" if cut == "25" else "the shortest episode of the task",
+        "contradictory_failures": int((facts.failed & ~facts.timed_out).sum()),
+        "lacking": {name: d.lacks(whole) for name, d in DETECTORS.items() if d.lacks(whole)},
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,339 @@
+"""From a run of signals (a foreign log, or our own) to a calibrated bundle of any detector, judged on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from failsight.core.contracts import Predictor
+from failsight.core.errors import CalibrationError, EpisodeDataError
+from failsight.core.types import Array
+from failsight.episodes.meta import write_text_atomic
+from failsight.episodes.run import Run
+from failsight.evaluation.bench_figures import auc_figures, bootstraps, other_figures
+from failsight.evaluation.explain import Reference, explain
+from failsight.evaluation.judging import DataSet, facts_of, judge, map_of, trace, without_short
+from failsight.evaluation.leaks import find_leaks, headline
+from failsight.evaluation.patterns import importance, learn_rules
+from failsight.evaluation.protocols import PROTOCOLS, EpisodeFacts, headline_cut, splits
+from failsight.labels.table import read_labels
+from failsight.monitor.bundle import save_bundle
+from failsight.monitor.probability import ProbabilityMap
+from failsight.monitor.thresholds import Thresholds, fit_thresholds
+from failsight.monitor.trigger import TriggerRule
+from failsight.predictors.dataset import (
+    FitSplit,
+    LabelledSequence,
+    build_sequences,
+    signal_columns,
+    split_sequences,
+)
+from failsight.predictors.detectors import CONTROLS, DETECTORS, Detector, FitData, find_detector
+from failsight.predictors.ledger import LedgerPredictor
+from failsight.recipes.collecting import commit, versions
+
+RULE = TriggerRule(needed=1, window=1, release_steps=1)
+"""A step of a log is one inference: there is no time to wait for more of them."""
+JUDGED = ("ledger_actions", "ledger_proprioception", "ledger_signals", "running_mean", *CONTROLS)
+"""Rows beside the fitted detector."""
+_CALIBRATE = 0.30
+"""Share of the episodes that calibrate; see `split_sequences`."""
+_LEAST_FAILURES = 5
+"""Failures below which nothing can be judged by folds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFitOptions:
+    """Dials of a fit."""
+
+    detector: str = "ledger"
+    alpha: float = 0.10
+    seed: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class LogFitted:
+    """What a fit leaves."""
+
+    predictor: Predictor
+    probability: ProbabilityMap
+    thresholds: Thresholds
+    split: FitSplit
+    data: DataSet
+
+
+def read_data(run: Run, sampling: bool = False) -> DataSet:
+    """A labelled run as a data set; `sampling` adds the columns of the published sampling detectors.
+
+    Raises EpisodeDataError when it has no scored episode.
+    """
+    sequences = build_sequences(run, read_labels(run), sampling)
+    if not sequences:
+        raise EpisodeDataError(f"{run.root} has no scored episode.")
+    return DataSet(
+        name=run.root.name,
+        columns=signal_columns(run, sampling),
+        sequences=tuple(sequences),
+        facts=facts_of(sequences, run.episodes[0].horizon),
+        rate_hz=run.meta.action_spec.rate_hz,
+    )
+
+
+def require_enough(sequences: Sequence[LabelledSequence], alpha: float) -> None:
+    """Refuse a fit that could promise nothing, saying how many more episodes it takes.
+
+    Raises CalibrationError.
+    """
+    failures = sum(s.failed for s in sequences)
+    successes = len(sequences) - failures
+    needed = math.ceil(math.ceil(1 / alpha - 1) / _CALIBRATE)
+    if failures < 4 or successes < needed:
+        wants = []
+        if failures < 4:
+            wants.append(f"{4 - failures} more failures (4 are the least to learn from, 20 a fair start)")
+        if successes < needed:
+            wants.append(f"{needed - successes} more successes ({needed} for a false-alarm rate of {alpha:g})")
+        raise CalibrationError(
+            f"{len(sequences)} episodes with {failures} failures are too few. Record {' and '.join(wants)}, "
+            f"or accept a larger --alpha."
+        )
+    if all(not np.isfinite(s.signals).any() for s in sequences):
+        raise EpisodeDataError("No signal of this run has a finite value; there is nothing to learn from.")
+
+
+def fold_metrics(facts: EpisodeFacts) -> tuple[str, str, str]:
+    """How far scores may look in folds, in words, and the keys of the pooled and the within-task AUC."""
+    if headline_cut(facts) == "25":
+        return "25 % of the horizon", "auc25_folds", "auc25_within"
+    return "the shortest episode of the task", "early_folds", "early_within_folds"
+
+
+def fit_log(run: Run, bundle: Path, options: LogFitOptions, note: Callable[[str], None]) -> LogFitted:
+    """Fit, calibrate and save one detector.
+
+    Raises CalibrationError when the run is too small or one-sided for the promised rate, EpisodeDataError when it lacks
+    what the detector needs.
+    """
+    return fit_with(find_detector(options.detector), run, bundle, options, note)
+
+
+def fit_with(
+    detector: Detector, run: Run, bundle: Path, options: LogFitOptions, note: Callable[[str], None]
+) -> LogFitted:
+    """`fit_log` for a detector that is not in the table; `options.detector` only names it in messages."""
+    data = read_data(run)
+    require_enough(data.sequences, options.alpha)
+    split = split_sequences(data.sequences, options.seed)
+    lacks = detector.lacks(FitData(split.train, data.columns, options.seed))
+    if lacks:
+        raise EpisodeDataError(f"The detector {options.detector} needs {lacks}; {run.root} has none. Choose another.")
+    _note_data(data, note)
+    predictor = detector.fit(FitData(split.train, data.columns, options.seed))
+    probability = map_of(split.train, split.validate, [trace(predictor, s) for s in split.validate])
+    good = [s for s in split.calibrate if not s.failed]
+    statistics = [float(trace(predictor, s).max()) for s in good]
+    thresholds = fit_thresholds(
+        statistics, [s.task for s in good], options.alpha, [s.task for s in (*split.train, *split.calibrate)]
+    )
+    pooled = sorted(task for task in thresholds.known or {} if thresholds.choose(task).basis == "pooled")
+    if pooled:
+        note(
+            f"pooled threshold on {len(pooled)} of {len(thresholds.known or {})} tasks: fewer than 20 calibration "
+            "successes each; the promised rate holds on average over them, not on each"
+        )
+    save_bundle(
+        bundle,
+        predictor,
+        RULE,
+        thresholds,
+        (run.meta.action_spec, run.meta.observation_spec),
+        run.meta.policy,
+        {"run": run.root.name, "episodes": len(data.sequences), "seed": options.seed, "versions": run.meta.versions},
+        run.meta.signals,
+        probability,
+    )
+    return LogFitted(predictor=predictor, probability=probability, thresholds=thresholds, split=split, data=data)
+
+
+def _note_data(data: DataSet, note: Callable[[str], None]) -> None:
+    failures = int(data.facts.failed.sum())
+    note(f"{len(data.sequences)} episodes, {failures} failures, {len(np.unique(data.facts.task))} tasks")
+    stacked = np.concatenate([s.signals for s in data.sequences])
+    for i, column in enumerate(data.columns):
+        missing = float((~np.isfinite(stacked[:, i])).mean())
+        spread = float(np.nanstd(stacked[:, i])) if missing < 1 else 0.0
+        if missing > 0:
+            note(f"signal {column.name} is missing on {missing:.0%} of the steps; there it counts as usual")
+        elif spread == 0:
+            note(f"signal {column.name} never changes and is left out")
+    for task in np.unique(data.facts.task):
+        rows = data.facts.task == task
+        if data.facts.failed[rows].all():
+            note(f"task {task} has no success: its alarms use the pooled threshold and its clock the other tasks'")
+
+
+def judge_log(data: DataSet, detectors: Sequence[str], note: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Five-fold figures of several detectors. Raises CalibrationError when there are too few failures to judge by."""
+    judged = without_short(data)
+    if len(judged.sequences) < len(data.sequences):
+        note(f"{len(data.sequences) - len(judged.sequences)} episodes of fewer than 4 steps are not judged")
+    data = judged
+    failures = int(data.facts.failed.sum())
+    successes = len(data.facts.task) - failures
+    if min(failures, successes) < _LEAST_FAILURES:
+        raise CalibrationError(
+            f"{failures} failures and {successes} successes are too few to judge a detector; at least "
+            f"{_LEAST_FAILURES} of each are needed, about 30 of each for an interval of +-10 points."
+        )
+    folds = splits(PROTOCOLS["folds"], data.facts)
+    boots = bootstraps(data.facts, data.name)
+    cut = headline_cut(data.facts)
+    table = {}
+    for name in detectors:
+        entry = find_detector(name)
+        lacks = entry.lacks(FitData(data.sequences, data.columns, 0))
+        if lacks:
+            note(f"{name} needs {lacks}: left out")
+            continue
+        stored = {"folds": [judge(data, entry, split, k) for k, split in enumerate(folds)]}
+        table[name] = auc_figures(stored, data.facts, boots, entry.adds_prior)
+        table[name] |= other_figures(stored, data.facts, cut, data.rate_hz, name)
+    return table
+
+
+def summarise_log(
+    run: Run, fitted: LogFitted, options: LogFitOptions, began: float, note: Callable[[str], None]
+) -> None:
+    """Judge the fitted kind of detector by folds, explain it, and write `summary.json` into the run folder."""
+    data = fitted.data
+    note("judging it on held-out folds, beside clock, task prior and permuted labels")
+    table = judge_log(data, [options.detector, *(n for n in JUDGED if n != options.detector)], note)
+    words, metric, _ = fold_metrics(data.facts)
+    shown, sentence = headline(table[options.detector], metric, {name: table[name] for name in ("clock", "task_prior")})
+    seeds = {meta.ticket: meta.seed for meta in run.episodes}
+    leaks = find_leaks(data.sequences, data.facts, [seeds[s.ticket] for s in data.sequences])
+    summary = {
+        "kind": "log",
+        "command": f"failsight fit {run.root.name}",
+        "commit": commit(),
+        "versions": versions(),
+        "wall_s": time.monotonic() - began,
+        "default": options.detector,
+        "detectors": {name: {data.name: figures} for name, figures in table.items()},
+        "headline": {"metric": metric, "shown": shown, "sentence": sentence},
+        "datasets": {data.name: _about(data, words)},
+        "titles": {
+            n: {"title": d.title, "source": d.source, "access": d.access.name.lower()} for n, d in DETECTORS.items()
+        },
+        "leaks": [leak.as_dict() for leak in leaks],
+        "calibration": _calibration(fitted),
+        "alarms": _alarms(fitted),
+        "rules": _rules(fitted),
+        "importance": _importance(fitted),
+    }
+    write_text_atomic(run.root / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+
+
+def _about(data: DataSet, words: str) -> dict[str, Any]:
+    facts = data.facts
+    return {
+        "episodes": len(facts.task),
+        "failures": int(facts.failed.sum()),
+        "tasks": len(np.unique(facts.task)),
+        "horizon": facts.horizon,
+        "judged_at": words,
+        "per_task": {
+            str(task): {
+                "episodes": int((facts.task == task).sum()),
+                "failures": int(facts.failed[facts.task == task].sum()),
+            }
+            for task in np.unique(facts.task)
+        },
+    }
+
+
+def _calibration(fitted: LogFitted) -> dict[str, Any]:
+    thresholds = fitted.thresholds
+    return {
+        "alpha": thresholds.pooled.alpha,
+        "pooled": thresholds.pooled.as_dict(),
+        "tasks": {task: thresholds.choose(task)._asdict() for task in sorted(thresholds.known or {})},
+    }
+
+
+def _alarms(fitted: LogFitted, most: int = 3) -> list[dict[str, Any]]:
+    """Caught failures, missed failures and false alarms among the calibration episodes, with traces and reasons."""
+    reference = None
+    if isinstance(fitted.predictor, LedgerPredictor):
+        reference = Reference(fitted.predictor, fitted.split.train)
+    wanted = {"caught": most, "missed": 1, "false alarm": 1}
+    rows, used = [], set[tuple[str, str]]()
+    for s in fitted.split.calibrate:
+        evidence = trace(fitted.predictor, s)
+        limit = fitted.thresholds.choose(s.task).threshold
+        at = np.flatnonzero(evidence >= limit)
+        kind = ("caught" if len(at) else "missed") if s.failed else ("false alarm" if len(at) else "")
+        if wanted.get(kind, 0) <= 0 or (kind, s.task) in used:
+            continue
+        used.add((kind, s.task))
+        wanted[kind] -= 1
+        rows.append(_alarm(fitted, reference, s, evidence, limit, kind, int(at[0]) if len(at) else None))
+    return rows
+
+
+def _alarm(
+    fitted: LogFitted,
+    reference: Reference | None,
+    s: LabelledSequence,
+    evidence: Array,
+    limit: float,
+    kind: str,
+    at: int | None,
+) -> dict[str, Any]:
+    p = [fitted.probability.p_fail(float(e), s.task, t) for t, e in enumerate(evidence)]
+    row: dict[str, Any] = {
+        "kind": kind,
+        "ticket": s.ticket,
+        "task": s.task,
+        "evidence": [float(e) for e in evidence],
+        "p_fail": p,
+        "threshold": limit,
+        "at": at,
+        "why": None,
+    }
+    if isinstance(fitted.predictor, LedgerPredictor):
+        step = len(evidence) - 1 if at is None else at
+        names = [c.name for c in fitted.data.columns]
+        found = explain(fitted.predictor, fitted.probability, names, s, step, reference)
+        row["why"] = {**found.as_dict(), "sentence": found.sentence()}
+    return row
+
+
+def _rules(fitted: LogFitted) -> list[dict[str, Any]]:
+    names = [c.name for c in fitted.data.columns]
+    rules = learn_rules(fitted.split.train, fitted.split.calibrate, names)
+    return [
+        {
+            "rule": rule.sentence(),
+            "precision": rule.precision if math.isfinite(rule.precision) else None,
+            "recall": rule.recall,
+            "base": rule.base,
+        }
+        for rule in rules
+    ]
+
+
+def _importance(fitted: LogFitted) -> dict[str, Any]:
+    names = [c.name for c in fitted.data.columns]
+    cut = max(2, fitted.data.facts.horizon // 4)
+    held = (*fitted.split.validate, *fitted.split.calibrate)
+    found = importance(fitted.predictor, held, names, cut, "log")
+    ordered = sorted(found.items(), key=lambda item: -item[1].value)
+    return {name: estimate.as_dict() for name, estimate in ordered}

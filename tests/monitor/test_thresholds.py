@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from conftest import LOG_NAMES, log_sequences
+
+from failsight.core.errors import EpisodeDataError
+from failsight.core.types import PolicyOutput, Step, Task
+from failsight.monitor.monitor import LoggedSignals, RiskMonitor
+from failsight.monitor.probability import ProbabilityMap, Rows, TaskHistory, fit_probability, task_histories
+from failsight.monitor.thresholds import Thresholds, fit_thresholds
+from failsight.monitor.trigger import Trigger, TriggerRule
+from failsight.predictors.fit_ledger import fit_ledger
+
+
+def many(n, task):
+    return list(np.linspace(0, 1, n)), [task] * n
+
+
+def test_own_threshold_with_twenty_successes_else_pooled_with_a_note():
+    (a, ta), (b, tb) = many(25, "often"), many(8, "rare")
+    thresholds = fit_thresholds(a + b, ta + tb, 0.1, ["often", "rare", "lost"])
+    assert thresholds.choose("often").basis == "task"
+    assert thresholds.choose("rare").basis == "pooled"
+    assert "8 calibration successes" in thresholds.choose("rare").note
+    assert thresholds.choose("lost").basis == "pooled"
+    again = Thresholds.from_dict(thresholds.as_dict())
+    assert again.choose("often") == thresholds.choose("often")
+
+
+def test_an_unknown_task_is_uncalibrated_until_ten_successes_of_it():
+    thresholds = fit_thresholds(*many(30, "a"), 0.1)
+    for i in range(9):
+        thresholds.watch("new", float(i))
+        assert thresholds.choose("new").basis == "uncalibrated"
+    assert thresholds.choose("new").threshold == float("inf")
+    assert "1 more" in thresholds.choose("new").note
+    thresholds.watch("new", 9.0)
+    assert thresholds.choose("new").basis == "task"
+    assert thresholds.choose("new").threshold == pytest.approx(9.0)
+    thresholds.watch("a", 99.0)
+    assert "a" not in thresholds.watched
+
+
+def test_one_pooled_threshold_still_reads():
+    old = {"threshold": 0.4, "alpha": 0.1, "successes": 20, "alpha_upper": 0.2}
+    assert Thresholds.from_dict(old).choose("anything").threshold == 0.4
+
+
+def rows(n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    prior, evidence = rng.normal(-1, 1, n), rng.standard_normal(n)
+    failed = rng.random(n) < 1 / (1 + np.exp(-(evidence + prior)))
+    return Rows(3 + 5 * evidence, prior, np.zeros(n), failed, np.ones(n))
+
+
+@pytest.mark.parametrize("kind", ["platt", "isotonic"])
+def test_the_map_recovers_probabilities_and_survives_json(kind):
+    data = rows()
+    mapped = fit_probability(data, {"a": TaskHistory(prior=-1.0, usual=10.0)}, kind)
+    low, high = mapped.p_fail(-7.0, "a", 0), mapped.p_fail(13.0, "a", 0)
+    assert low < 0.15
+    assert high > 0.5
+    assert np.isnan(mapped.p_fail(0.0, "unknown", 0))
+    again = ProbabilityMap.from_dict(mapped.as_dict())
+    assert again.p_fail(4.0, "a", 3) == mapped.p_fail(4.0, "a", 3)
+
+
+def test_being_overdue_counts_only_after_the_usual_length():
+    history = task_histories(["a"] * 4, [False, False, False, True], [10, 10, 10, 40])["a"]
+    assert history.usual == 10
+    assert history.overdue(5) == 0
+    assert history.overdue(14) == pytest.approx(0.5)
+    assert history.overdue(400) == 1.5
+    lone = task_histories(["a", "b"], [False, True], [10, 40])["b"]
+    assert lone.usual == 10
+
+
+def test_one_outcome_leaves_the_prior_as_it_is():
+    data = rows()._replace(failed=np.zeros(400, bool))
+    mapped = fit_probability(data, {})
+    assert (mapped.slope, mapped.late) == (1.0, 0.0)
+
+
+def test_a_trigger_below_zero_releases_below_it():
+    trigger = Trigger(TriggerRule(needed=1, window=1, release_steps=1), -1.0)
+    assert trigger.update(-0.5)
+    assert trigger.update(-1.1)
+    assert not trigger.update(-1.3)
+
+
+def logged_monitor():
+    train = log_sequences(count=60, hidden=0)
+    ledger = fit_ledger(train, list(LOG_NAMES))
+    thresholds = fit_thresholds(*many(30, "task_0"), 0.1, ["task_0", "task_1"])
+    return RiskMonitor(ledger, LoggedSignals(LOG_NAMES), TriggerRule(needed=1, window=1), thresholds)
+
+
+def step(signals):
+    empty = np.zeros(0, np.float32)
+    output = PolicyOutput(chunk=np.zeros((0, 0), np.float32))
+    return Step(index=0, state=empty, action=empty, output=output, cursor=0, replan=True, signals=signals)
+
+
+def test_a_monitor_on_logged_signals_says_when_it_is_uncalibrated():
+    monitor = logged_monitor()
+    monitor.reset(Task(id="new", suite="s", instruction="", horizon=40))
+    for _ in range(30):
+        verdict = monitor.step(step(np.array([0.5, 9.0, 0.5, 0.5], np.float32)))
+    assert not verdict.trigger
+    assert "uncalibrated: 10 more successes of new" in verdict.why
+    for _ in range(10):
+        monitor.reset(Task(id="new", suite="s", instruction="", horizon=40))
+        monitor.step(step(np.array([0.5, 0.1, 0.5, 0.5], np.float32)))
+        monitor.finish(True)
+    monitor.reset(Task(id="new", suite="s", instruction="", horizon=40))
+    fired = [monitor.step(step(np.array([0.5, 9.0, 0.5, 0.5], np.float32))).trigger for _ in range(30)]
+    assert fired[-1]
+
+
+def test_signals_that_are_missing_or_of_another_number_are_refused():
+    monitor = logged_monitor()
+    monitor.reset(Task(id="task_0", suite="s", instruction="", horizon=40))
+    with pytest.raises(EpisodeDataError, match="has none signals"):
+        monitor.step(step(None))
+    with pytest.raises(EpisodeDataError, match="has 2 signals; this monitor reads action_norm"):
+        monitor.step(step(np.zeros(2, np.float32)))

@@ -1,0 +1,324 @@
+"""The user's path on logs, the comparison, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import LOG_COLUMNS, LOG_NAMES, log_sequences, make_log_run, write_json_log
+
+from failsight.cli.main import main
+from failsight.core.errors import BundleError, CalibrationError, EpisodeDataError, FailsightError
+from failsight.core.types import Task
+from failsight.episodes.logged import Log, LoggedEpisode, LogOrigin, store_log
+from failsight.episodes.run import Run
+from failsight.evaluation.judging import evidence_of, trace
+from failsight.evaluation.scoring import replay
+from failsight.labels.outcome import OutcomeLabeler
+from failsight.labels.table import label_run
+from failsight.monitor.bundle import load_monitor
+from failsight.recipes.bench_real import find_data, run_bench_real
+from failsight.recipes.evaluating import compare_detectors, evaluate_bundle, explain_episode, leak_report
+from failsight.recipes.log_fitting import LogFitOptions, fit_log, read_data, require_enough
+from failsight.recipes.many_fitting import fit_many, read_listing
+from failsight.reports.detectors import control_rows, table_rows
+from failsight.reports.html import write_report
+
+
+def quiet(_):
+    pass
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def stage(self, title):
+        pass
+
+    def count(self, total):
+        return quiet
+
+    def note(self, text):
+        pass
+
+
+def store(root, sequences, columns=LOG_COLUMNS):
+    episodes = tuple(
+        LoggedEpisode(
+            task=s.task,
+            instruction="",
+            seed=s.ticket,
+            number=s.ticket,
+            success=not s.failed,
+            signals=s.signals,
+            hidden=s.hidden,
+        )
+        for s in sequences
+    )
+    store_log(Log(columns=columns, episodes=episodes), root, LogOrigin(policy="p", suite="s", horizon=40))
+    label_run(Run(root), OutcomeLabeler())
+    return Run(root)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_log_run(tmp_path_factory.mktemp("log") / "run", count=120)
+
+
+@pytest.fixture(scope="module")
+def bundle(run):
+    fit_log(run, run.root / "bundle", LogFitOptions(), quiet)
+    return run.root / "bundle"
+
+
+def test_import_fit_report_from_the_command_line(tmp_path, capsys):
+    folder = write_json_log(tmp_path / "log", count=120)
+    target = str(tmp_path / "run")
+    main(["import", "actprobe", str(folder), "--out", target, "--horizon", "40"])
+    main(["fit", target])
+    main(["report", target])
+    main(["audit", target])
+    main(["evaluate", "detection", target, "--detectors", "running_mean", "clock"])
+    main(["evaluate", "detection", target, "--bundle", f"{target}/bundle"])
+    main(["explain", target, "--bundle", f"{target}/bundle", "--episode", "1"])
+    main(["episodes", target, "--failed", "--limit", "3"])
+    out = capsys.readouterr().out
+    for expected in ("Next: failsight fit", "alarm at evidence", "outcome readable", "running_mean", "within_task_auc"):
+        assert expected in out
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["headline"]["shown"]
+    assert summary["detectors"]["ledger"]["run"]["early_within_folds"]["low"] > 70
+    page = (tmp_path / "run/report.html").read_text()
+    assert "chunk_mse" in page
+    assert "What this data gives away" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+
+
+def test_offline_replay_equals_online_and_the_saved_bundle(run, bundle):
+    """The bundle's monitor, stepped tick by tick, replayed, and the bare predictor agree bit for bit."""
+    monitor = load_monitor(bundle)
+    episode = next(run.read([3]))
+    verdicts = replay(monitor, episode)
+    monitor.reset(Task(id=episode.meta.task, suite="s", instruction="", horizon=40))
+    online = [monitor.step(step) for step in episode.steps()]
+    assert [v.risk.evidence for v in online] == [v.risk.evidence for v in verdicts]
+    assert [v.trigger for v in online] == [v.trigger for v in verdicts]
+    sequence = next(s for s in read_data(run).sequences if s.ticket == 3)
+    assert [np.float32(evidence_of(v.risk)) for v in verdicts] == trace(monitor.predictor, sequence).tolist()
+    assert all(0 <= v.risk.p_fail <= 1 for v in verdicts)
+
+
+def test_alarms_use_evidence_only(bundle):
+    """Two tasks with very different failure rates and the same evidence: p_fail differs, the margin does not."""
+    monitor = load_monitor(bundle)
+    histories = monitor.probability.histories
+    low, high = sorted(histories, key=lambda t: histories[t].prior)[:: len(histories) - 1]
+    assert monitor.probability.p_fail(0.0, low, 0) < monitor.probability.p_fail(0.0, high, 0)
+    assert monitor.thresholds.choose(low).threshold != float("inf")
+
+
+def test_an_unknown_task_gets_no_probability_and_no_alarm(run, bundle):
+    monitor = load_monitor(bundle)
+    monitor.reset(Task(id="never seen", suite="s", instruction="", horizon=40))
+    verdicts = [monitor.step(step) for step in next(run.read([0])).steps()]
+    assert all(np.isnan(v.risk.p_fail) and not v.trigger for v in verdicts)
+    assert "uncalibrated" in verdicts[-1].why
+
+
+def test_refits_are_bit_equal(run, bundle, tmp_path):
+    fit_log(run, tmp_path / "again", LogFitOptions(), quiet)
+    for name in ("model.safetensors", "calibration.json"):
+        assert (bundle / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_a_bundle_is_judged_on_another_run(bundle, tmp_path):
+    other = make_log_run(tmp_path / "other", count=60, seed=5)
+    rows = dict(evaluate_bundle(other.root, bundle))
+    assert float(rows["within_task_auc at 25 % of the horizon"].split()[0]) > 0.7
+    assert rows["episodes"] == "60"
+
+
+def test_any_detector_fits_into_a_bundle(run, tmp_path):
+    fit_log(run, tmp_path / "b", LogFitOptions(detector="cosine_knn"), quiet)
+    assert load_monitor(tmp_path / "b").predictor.name == "cosine-knn"
+    with pytest.raises(BundleError, match="holds no evidence ledger"):
+        explain_episode(run.root, tmp_path / "b", 0)
+    with pytest.raises(EpisodeDataError, match="needs stac"):
+        fit_log(run, tmp_path / "c", LogFitOptions(detector="stac"), quiet)
+
+
+def test_explanations_name_the_signal(run, bundle):
+    failed = next(s for s in read_data(run).sequences if s.failed)
+    lines = explain_episode(run.root, bundle, failed.ticket)
+    assert "chunk_mse" in lines[1]
+    assert any(line.startswith("nearest: episode") for line in lines)
+    with pytest.raises(EpisodeDataError, match="no scored episode 999"):
+        explain_episode(run.root, bundle, 999)
+
+
+def test_the_leak_report_reads_a_run(run):
+    assert leak_report(run.root)[0].name.startswith("clock")
+
+
+def test_comparing_notes_what_cannot_run(run):
+    notes = []
+    columns, rows = compare_detectors(run.root, ("ledger", "token_entropy", "clock"), notes.append)
+    assert [row[0] for row in rows] == ["ledger", "clock"]
+    assert len(columns) == len(rows[0])
+    assert any("token_entropy needs token_entropy" in note for note in notes)
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_five_episodes_say_how_many_more(tmp_path):
+    tiny = store(tmp_path / "run", log_sequences(count=5))
+    with pytest.raises(
+        CalibrationError, match=r"too few\. Record .* more successes \(30 for a false-alarm rate of 0.1\)"
+    ):
+        fit_log(tiny, tmp_path / "b", LogFitOptions(), quiet)
+    assert not (tmp_path / "b").exists()
+    with pytest.raises(CalibrationError, match="at least 5 of each"):
+        compare_detectors(tiny.root, (), quiet)
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_one_outcome_only(tmp_path, failed):
+    same = [s for s in log_sequences(count=240) if s.failed == failed]
+    lone = store(tmp_path / "run", same)
+    with pytest.raises(CalibrationError, match="more successes" if failed else "4 more failures"):
+        fit_log(lone, tmp_path / "b", LogFitOptions(), quiet)
+
+
+def test_a_looser_alpha_needs_fewer():
+    require_enough(log_sequences(count=40), 0.3)
+    with pytest.raises(CalibrationError, match=r"for a false-alarm rate of 0\.05"):
+        require_enough(log_sequences(count=40), 0.05)
+
+
+def test_a_task_without_success_nan_columns_and_constants_are_said(tmp_path):
+    sequences = log_sequences(count=120)
+    for s in sequences:
+        s.signals[::2, 0] = np.nan
+        s.signals[:, 2] = 7.0
+    sequences = [s for s in sequences if s.task != "task_2" or s.failed]
+    notes = []
+    fitted = fit_log(store(tmp_path / "run", sequences), tmp_path / "b", LogFitOptions(), notes.append)
+    text = " ".join(notes)
+    assert "action_norm is missing on 5" in text
+    assert "eef_z never changes" in text
+    assert "task_2 has no success" in text
+    assert fitted.thresholds.choose("task_2").basis == "pooled"
+
+
+def test_all_constant_signals_are_refused(tmp_path):
+    sequences = log_sequences(count=120, hidden=0)
+    for s in sequences:
+        s.signals[:] = 1.0
+    constant = store(tmp_path / "run", sequences)
+    with pytest.raises(EpisodeDataError, match="nothing to learn from"):
+        fit_log(constant, tmp_path / "b", LogFitOptions(), quiet)
+
+
+def test_episodes_of_length_one_are_survived(tmp_path):
+    sequences = log_sequences(count=120)
+    short = [
+        type(s)(**{**{f: getattr(s, f) for f in s.__slots__}, "signals": s.signals[:1], "hidden": s.hidden[:1]})
+        for s in sequences[:3]
+    ]
+    notes = []
+    mixed = store(tmp_path / "run", [*short, *sequences[3:]])
+    fit_log(mixed, tmp_path / "b", LogFitOptions(), quiet)
+    compare_detectors(mixed.root, ("ledger",), notes.append)
+    assert any("3 episodes of fewer than 4 steps" in note for note in notes)
+
+
+def test_lists_of_runs(tmp_path, run):
+    bad = tmp_path / "bad.json"
+    for text in ("{", '[{"runs": 1}]', "3"):
+        bad.write_text(text)
+        with pytest.raises(FailsightError, match="not a JSON list"):
+            read_listing(bad)
+    bad.write_text('["one"]')
+    with pytest.raises(FailsightError, match="at least two"):
+        read_listing(bad)
+
+
+def test_several_policies_share_what_they_have_in_common(tmp_path, run):
+    """Other signals, other hidden size, other scale: standardised on itself, the shared signals' weights carry over."""
+    sequences = log_sequences(count=120, hidden=5, seed=8)
+    for s in sequences:
+        s.signals[:] = s.signals * 100
+    columns = (LOG_COLUMNS[1], LOG_COLUMNS[0], *LOG_COLUMNS[2:3])
+    swapped = [
+        type(s)(**{**{f: getattr(s, f) for f in s.__slots__}, "signals": s.signals[:, [1, 0, 2]]}) for s in sequences
+    ]
+    other = store(tmp_path / "other", swapped, columns)
+    listing = tmp_path / "both.json"
+    listing.write_text(json.dumps([{"run": str(run.root)}, str(other.root)]))
+    notes = []
+    rows = fit_many(listing, tmp_path / "bundles", 0.1, 0, notes.append)
+    assert "3 signals in common: action_norm, chunk_mse, eef_z" in notes[0]
+    assert [row[0] for row in rows] == ["run", "other"]
+    assert all(float(row[3].split()[0]) > 70 for row in rows)
+    assert load_monitor(tmp_path / "bundles" / "other").predictor.hidden_size == 5
+    alone = store(
+        tmp_path / "alone",
+        log_sequences(count=60),
+        tuple(type(c)(name=f"x_{c.name}", unit="1", access=c.access) for c in LOG_COLUMNS),
+    )
+    listing.write_text(json.dumps([str(run.root), str(alone.root)]))
+    with pytest.raises(EpisodeDataError, match="no signal in common"):
+        fit_many(listing, tmp_path / "c", 0.1, 0, quiet)
+
+
+# --- the comparison ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("bench")
+def test_the_comparison_on_a_small_log_and_resuming_it(tmp_path, monkeypatch):
+    from failsight.recipes import bench_real
+
+    kept = ("ledger", "running_mean", "clock", "task_prior", "permuted")
+    monkeypatch.setattr(bench_real, "DETECTORS", {n: bench_real.DETECTORS[n] for n in kept})
+    monkeypatch.setattr(bench_real, "ABLATION", {})
+    write_json_log(tmp_path / "data" / "small", count=120, tasks=4)
+    report = run_bench_real(tmp_path / "out", 1, Silent(), tmp_path / "data")
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    row = summary["detectors"]["ledger"]["small"]
+    for metric in (
+        "early_seen",
+        "early_unseen",
+        "early_within_seen",
+        "ece",
+        "fpr_alpha10",
+        "recall_half",
+        "fit_s",
+        "step_us",
+    ):
+        assert {"value", "low", "high"} <= set(row[metric]), metric
+    assert row["early_within_seen"]["low"] > 70
+    assert summary["detectors"]["clock"]["small"]["early_within_seen"]["value"] == 50
+    assert summary["default"] == "ledger"
+    assert control_rows(summary)
+    assert "evidence ledger" in report.read_text()
+    assert table_rows(summary)[0][2][0][0] == "evidence ledger (default)"
+    files = sorted((tmp_path / "out/scores").rglob("*.npz"))
+    times = [f.stat().st_mtime_ns for f in files]
+    files[0].unlink()
+    run_bench_real(tmp_path / "out", 1, Silent(), tmp_path / "data")
+    assert json.loads((tmp_path / "out/summary.json").read_text())["resumed"]
+    assert [f.stat().st_mtime_ns for f in files[1:]] == times[1:]
+
+
+def test_where_logs_are_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FAILSIGHT_DATA", raising=False)
+    with pytest.raises(EpisodeDataError, match="Say where they are with --data"):
+        find_data(None)
+    write_json_log(tmp_path / "data/vla_rollouts/small", count=4)
+    assert find_data(None).name == "vla_rollouts"
+    with pytest.raises(EpisodeDataError, match=r"no summary\.json"):
+        write_report(tmp_path)
+    assert set(LOG_NAMES) == {c.name for c in LOG_COLUMNS}
