@@ -100,6 +100,8 @@ def test_what_a_log_lacks_is_said():
     assert DETECTORS["safe_lstm"].lacks(data) == "hidden states"
     assert DETECTORS["stac"].lacks(data) == "stac"
     assert DETECTORS["ledger"].lacks(data) == ""
+    silent = [replace(s, signals=np.where(np.arange(4) == 1, np.nan, s.signals)) for s in TRAIN]
+    assert DETECTORS["running_mean"].lacks(FitData(silent, LOG_COLUMNS, 0)) == "chunk_mse or overlap"
     with pytest.raises(UnknownNameError, match="safe_mlp"):
         find_detector("safe_mpl")
 

@@ -147,6 +147,21 @@ def test_any_detector_fits_into_a_bundle(run, tmp_path):
         fit_log(run, tmp_path / "c", LogFitOptions(detector="stac"), quiet)
 
 
+def test_a_band_and_isotonic_probabilities_are_options(run, tmp_path):
+    options = LogFitOptions(band=True, probability="isotonic")
+    fitted = fit_log(run, tmp_path / "b", options, quiet)
+    monitor = load_monitor(tmp_path / "b")
+    episode = next(run.read([3]))
+    verdicts = replay(monitor, episode)
+    sequence = next(s for s in read_data(run).sequences if s.ticket == 3)
+    deviations = fitted.band.apply(trace(fitted.predictor, sequence))
+    assert [v.risk.evidence for v in verdicts] == pytest.approx(deviations, abs=1e-4)
+    assert monitor.probability.knots
+    good = [s for s in read_data(run).sequences if not s.failed]
+    fired = [max(fitted.band.apply(trace(fitted.predictor, s))) >= fitted.thresholds.pooled.threshold for s in good]
+    assert np.mean(fired) < 0.25
+
+
 def test_explanations_name_the_signal(run, bundle):
     failed = next(s for s in read_data(run).sequences if s.failed)
     lines = explain_episode(run.root, bundle, failed.ticket)
@@ -284,6 +299,7 @@ def test_the_comparison_on_a_small_log_and_resuming_it(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_real, "DETECTORS", {n: bench_real.DETECTORS[n] for n in kept})
     monkeypatch.setattr(bench_real, "ABLATION", {})
     write_json_log(tmp_path / "data" / "small", count=120, tasks=4)
+    write_json_log(tmp_path / "data" / "twin", count=120, tasks=4, seed=7)
     report = run_bench_real(tmp_path / "out", 1, Silent(), tmp_path / "data")
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     row = summary["detectors"]["ledger"]["small"]
@@ -302,6 +318,8 @@ def test_the_comparison_on_a_small_log_and_resuming_it(tmp_path, monkeypatch):
     assert summary["detectors"]["clock"]["small"]["early_within_seen"]["value"] == 50
     assert summary["default"] == "ledger"
     assert control_rows(summary)
+    assert summary["selected"]["small"]["early_within_seen"]["value"] > 70
+    assert summary["leave_policy_out"]["small"]["others"]["value"] > 60
     assert "evidence ledger" in report.read_text()
     assert table_rows(summary)[0][2][0][0] == "evidence ledger (default)"
     files = sorted((tmp_path / "out/scores").rglob("*.npz"))

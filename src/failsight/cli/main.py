@@ -231,7 +231,10 @@ def _print_verdict(folder: Path) -> None:
     console.print()
     if summary.get("kind") == "bench":
         for title, columns, rows in table_rows(summary):
-            print_table(columns, rows, title)
+            half = (len(columns) + 1) // 2
+            for part, head in ((slice(1, half), title), (slice(half, None), f"{title} (continued)")):
+                short = [(row[0][:44], *row[part]) for row in rows]
+                print_table((columns[0], *columns[part]), short, head)
         return
     for claim in claims(summary):
         tag = "[green]shown    [/green]" if claim.shown else "[red]not shown[/red]"

@@ -60,6 +60,8 @@ def fit(
     alpha: float = 0.1,
     seed: int = 0,
     detector: str | None = None,
+    isotonic: bool = False,
+    band: bool = False,
 ) -> None:
     """Fit the failure predictor on a labelled run, calibrate it, and write a bundle.
 
@@ -70,8 +72,11 @@ def fit(
         seed: of split and fit.
         detector: any row of `failsight evaluate detection` (default: the recurrent ensemble on our own runs, which
             know onset and type; the evidence ledger on logs).
+        isotonic: isotonic instead of Platt calibration of the displayed probability (detectors on logs).
+        band: judge the evidence against a band over time instead of one level (detectors on logs).
     """
     from failsight.episodes.run import Run
+    from failsight.recipes.log_fitting import LogFitOptions
 
     if run_folder.suffix == ".json":
         _fit_many(run_folder, bundle or run_folder.with_suffix(""), alpha, seed)
@@ -79,7 +84,17 @@ def fit(
     store = Run(run_folder)
     target = bundle or run_folder / "bundle"
     if store.meta.signals or detector:
-        _fit_log(store, target, alpha, seed, detector or "ledger")
+        _fit_log(
+            store,
+            target,
+            LogFitOptions(
+                detector=detector or "ledger",
+                alpha=alpha,
+                seed=seed,
+                probability="isotonic" if isotonic else "platt",
+                band=band,
+            ),
+        )
     else:
         _fit_own(store, target, alpha, seed)
 
@@ -96,18 +111,17 @@ def _fit_own(store: Any, target: Path, alpha: float, seed: int) -> None:
     )
 
 
-def _fit_log(store: Any, target: Path, alpha: float, seed: int, detector: str) -> None:
+def _fit_log(store: Any, target: Path, options: Any) -> None:
     import time
 
-    from failsight.recipes.log_fitting import LogFitOptions, fit_log, summarise_log
+    from failsight.recipes.log_fitting import fit_log, summarise_log
 
     began, note = time.monotonic(), RichReporter().note
-    options = LogFitOptions(detector=detector, alpha=alpha, seed=seed)
     fitted = fit_log(store, target, options, note)
     pooled = fitted.thresholds.pooled
     console.print(
         f"bundle {target}: alarm at evidence >= {pooled.threshold:.3f} where tasks are pooled, promised false-alarm rate "
-        f"{alpha:g} from {pooled.successes} successes (95 % upper bound {pooled.alpha_upper:.3f})"
+        f"{options.alpha:g} from {pooled.successes} successes (95 % upper bound {pooled.alpha_upper:.3f})"
     )
     summarise_log(store, fitted, options, began, note)
     console.print(f"figures {store.root / 'summary.json'}. Next: failsight report {store.root}")

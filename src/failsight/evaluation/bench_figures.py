@@ -19,6 +19,7 @@ from failsight.evaluation.alarms import (
     threshold_at,
 )
 from failsight.evaluation.calibration import calibration_table
+from failsight.evaluation.detection import auc
 from failsight.evaluation.intervals import Estimate
 from failsight.evaluation.judging import Traces
 from failsight.evaluation.protocols import EpisodeFacts, declared_cut, longest_test_cut, shortest_cut, up_to
@@ -161,6 +162,29 @@ def other_figures(stored: Stored, facts: EpisodeFacts, cut: str, rate_hz: float,
     figures["fit_s"] = _spread([t.fit_s for t in everything])
     figures["step_us"] = _spread([t.step_us for t in everything])
     return figures
+
+
+def select(stored: Mapping[str, Stored], facts: EpisodeFacts, cut: str) -> dict[str, list[Traces]]:
+    """Nested selection: on every split, the traces of the detector that ranked the *validation* episodes best.
+
+    What choosing among all of them honestly is worth; protocols that not all detectors ran under are left out.
+    """
+    everyone = list(stored.values())
+    common = [p for p in everyone[0] if all(p in s for s in everyone)]
+    return {
+        protocol: [
+            max((s[protocol][k] for s in everyone), key=lambda t: _validation_auc(t, facts, cut))
+            for k in range(len(everyone[0][protocol]))
+        ]
+        for protocol in common
+    }
+
+
+def _validation_auc(t: Traces, facts: EpisodeFacts, cut: str) -> float:
+    """With the prior, as it would be displayed; 0 when the validation part has one outcome only."""
+    r = _ranking(t._replace(seen=t.validate), facts, "seen", cut, True, None)
+    value = auc(r.score, r.failed)
+    return value if np.isfinite(value) else 0.0
 
 
 def control_estimate(traces: Sequence[Traces], facts: EpisodeFacts, cut: str, family: int) -> Estimate:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -122,7 +122,10 @@ def evidence_of(risk: Risk) -> float:
 
 
 def map_of(
-    train: Sequence[LabelledSequence], validate: Sequence[LabelledSequence], held: Sequence[Array]
+    train: Sequence[LabelledSequence],
+    validate: Sequence[LabelledSequence],
+    held: Sequence[Array],
+    kind: Literal["platt", "isotonic"] = "platt",
 ) -> ProbabilityMap:
     """Probability map from the evidence `held` of validation episodes, with task histories of the training ones."""
     histories = task_histories([s.task for s in train], [s.failed for s in train], [len(s.signals) for s in train])
@@ -133,7 +136,7 @@ def map_of(
     if not rows:
         rows = [(0.0, 0.0, 0.0, False, 1.0)]
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return fit_probability(Rows(*columns), histories)
+    return fit_probability(Rows(*columns), histories, kind)
 
 
 def _rows(

@@ -22,6 +22,7 @@ from failsight.core.registry import resolve
 from failsight.core.specs import ActionSpec, ObservationSpec, SignalColumn
 from failsight.core.types import Array
 from failsight.episodes.meta import write_text_atomic
+from failsight.monitor.band import Band
 from failsight.monitor.monitor import Bank, LoggedSignals, RiskMonitor
 from failsight.monitor.probability import ProbabilityMap
 from failsight.monitor.thresholds import Thresholds
@@ -43,6 +44,7 @@ def save_bundle(
     provenance: Mapping[str, Any],
     signals: tuple[SignalColumn, ...] = (),
     probability: ProbabilityMap | None = None,
+    band: Band | None = None,
 ) -> None:
     """Write the folder; `predictor` is any registered predictor with `name`, `arrays`, `hidden_size`.
 
@@ -62,7 +64,11 @@ def save_bundle(
         "observation": specs[1].as_dict(),
         "signals": [column.as_dict() for column in signals],
     }
-    calibration = {**thresholds.as_dict(), "probability": None if probability is None else probability.as_dict()}
+    calibration = {
+        **thresholds.as_dict(),
+        "probability": None if probability is None else probability.as_dict(),
+        "band": None if band is None else band.as_dict(),
+    }
     fingerprint = {
         "policy": policy_fingerprint,
         "hidden_size": predictor.hidden_size,
@@ -102,13 +108,14 @@ def load_monitor(folder: str | Path, policy: Policy | None = None) -> RiskMonito
     predictor = resolve("predictor", config["predictor"], PREDICTORS)(_arrays(path / "model.safetensors"))
     columns = tuple(SignalColumn.from_dict(column) for column in specs.get("signals", []))
     bank: Bank = LoggedSignals(tuple(c.name for c in columns)) if columns else SignalBank(actions, observations)
-    mapped = calibration.pop("probability", None)
+    mapped, band = calibration.pop("probability", None), calibration.pop("band", None)
     return RiskMonitor(
         predictor,
         bank,
         TriggerRule(**config["trigger"]),
         Thresholds.from_dict(calibration),
         None if mapped is None else ProbabilityMap.from_dict(mapped),
+        None if band is None else Band.from_dict(band),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from failsight.core.contracts import Predictor
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import FAILURE_TYPES, Array, Risk, Step, Task, Verdict
+from failsight.monitor.band import Band
 from failsight.monitor.probability import ProbabilityMap
 from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import Trigger, TriggerRule
@@ -68,10 +69,13 @@ class RiskMonitor:
         rule: TriggerRule,
         thresholds: Thresholds,
         probability: ProbabilityMap | None = None,
+        band: Band | None = None,
     ) -> None:
-        """Args: probability: turns evidence into p_fail; None: the predictor's own p_fail is displayed."""
+        """Args: probability: turns evidence into p_fail; None: the predictor's own p_fail is displayed.
+        band: what the threshold is compared with is the evidence's deviation from this band; None: the evidence.
+        """
         self.predictor, self._bank, self._rule = predictor, bank, rule
-        self.thresholds, self.probability = thresholds, probability
+        self.thresholds, self.probability, self.band = thresholds, probability, band
         self._trigger = Trigger(rule, thresholds.pooled.threshold)
 
     def reset(self, task: Task) -> None:
@@ -96,6 +100,8 @@ class RiskMonitor:
         risk = self.predictor.update(signals, record.output.hidden)
         if self.probability is not None:
             risk = replace(risk, p_fail=self.probability.p_fail(risk.evidence, self._task, self._step))
+        if self.band is not None:
+            risk = replace(risk, evidence=self.band.deviation(risk.evidence, self._step))
         self._step += 1
         on = self._trigger.update(self._rule.score(risk), hazard=self._broken)
         self._highest = max(self._highest, self._trigger.statistic)

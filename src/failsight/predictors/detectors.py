@@ -35,6 +35,13 @@ class FitData(NamedTuple):
         """Names of the signals."""
         return [column.name for column in self.columns]
 
+    def has_values(self, name: str) -> bool:
+        """Whether that signal was recorded and is not missing throughout."""
+        if name not in self.names:
+            return False
+        at = self.names.index(name)
+        return any(np.isfinite(s.signals[:, at]).any() for s in self.train)
+
     @property
     def has_hidden(self) -> bool:
         """Whether hidden states were recorded."""
@@ -65,7 +72,7 @@ class Detector:
         """What a log lacks to run it; empty when nothing."""
         if self.access == Access.HIDDEN and not data.has_hidden:
             return "hidden states"
-        if self.columns and not set(self.columns) & set(data.names):
+        if self.columns and not any(data.has_values(name) for name in self.columns):
             return " or ".join(self.columns)
         return ""
 
@@ -321,6 +328,8 @@ DETECTORS: dict[str, Detector] = {
     ),
 }
 """Name in tables and summaries -> detector; the first is the default on logs."""
+SLOW = ("hazard_ensemble", "mist_mlp", "safe_mlp", "safe_lstm")
+"""More than five seconds per fit on the logs at hand; comparisons run them under fewer protocols."""
 CONTROLS = ("clock", "task_clock", "task_prior", "permuted", "random")
 
 

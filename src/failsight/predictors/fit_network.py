@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from failsight.core.errors import FailsightError
 from failsight.core.types import Array
 from failsight.predictors.dataset import LabelledSequence
-from failsight.predictors.inputs import episode_inputs, fit_inputs
+from failsight.predictors.inputs import fit_inputs
 from failsight.predictors.losses import Batch, LossOptions, loss_of
 from failsight.predictors.network import Design, NetworkPredictor
 
@@ -86,9 +86,9 @@ def fit_network(
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     design = kind.design
-    arrays = fit_inputs(train, columns, design.inputs)
-    x, batch, dimension = _tensors(train, episode_inputs(train, arrays, design.inputs), options)
-    outputs = dimension.shape[2] if design.per_dimension and dimension.shape[2] else 1
+    arrays, inputs = fit_inputs(train, columns, design.inputs)
+    x, batch, dimension = _tensors(train, inputs, options)
+    outputs = 1 + (dimension.shape[2] if design.per_dimension else 0)
     names = sorted({s.task for s in train})
     network = _Network(design, x.shape[2], outputs, len(names), options.dropout)
     optimizer = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=options.weight_decay)
@@ -117,10 +117,10 @@ def _step_loss(
     hidden_task = torch.rand(len(x)) < options.task_dropout
     unknown = network.start.padding_idx if network.start is not None else 0
     logits, memory = network(x, torch.where(hidden_task, torch.tensor(unknown), batch.task))
-    if outputs > 1:
-        each = F.binary_cross_entropy_with_logits(logits, dimension, reduction="none").mean(-1)
-        return (each * batch.mask).sum() / batch.mask.sum()
     loss = loss_of(logits[..., 0], memory, batch, options.loss)
+    if outputs > 1:
+        each = F.binary_cross_entropy_with_logits(logits[..., 1:], dimension, reduction="none").mean(-1)
+        loss = loss + (each * batch.mask).sum() / batch.mask.sum()
     if options.loss.patterns:
         error = (network.foresee(memory[:, :-1]) - x[:, 1:]) ** 2
         weight = batch.mask[:, 1:, None]

@@ -23,8 +23,8 @@ def fit_novelty(
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     good = [s for s in train if not s.failed] or list(train)
-    arrays = fit_inputs(good, columns, INPUTS)
-    x = torch.from_numpy(np.concatenate(episode_inputs(good, arrays, INPUTS)))
+    arrays, inputs = fit_inputs(good, columns, INPUTS)
+    x = torch.from_numpy(np.concatenate(inputs))
     size = x.shape[1]
     if issubclass(kind, Rnd):
         teacher, student = _layers(size, size), _layers(size, size)

@@ -7,7 +7,7 @@
 | safe-lstm | hidden | LSTM 256, linear | logit | Gu et al. 2025 |
 | actprobe | chunk error, action norm, time, task | LSTM 32 with a skip | logit | Huang et al. 2026, arXiv 2606.08508 |
 | salus-log | signals | S-64-64-1 | logit | SALUS |
-| mist-mlp | hidden, unit length | D-2048-768-A | largest logit | MIST-VLA (github.com/AnikS22/mist-vla) |
+| mist-mlp | hidden, unit length | D-2048-768-(1 + A) | first logit; one risk per action dimension | MIST-VLA (github.com/AnikS22/mist-vla) |
 
 SAFE-MLP's sum grows with time by construction: it is kept as published, and its late AUC is the clock's.
 """
@@ -43,7 +43,7 @@ class Design:
     cumulative: bool = False
     """Score = running sum of the step's sigmoid."""
     per_dimension: bool = False
-    """One output per action dimension where those are known."""
+    """Beside the score, one output per action dimension where those are known."""
     extra: dict[str, float] = field(default_factory=dict)
 
 
@@ -78,12 +78,13 @@ class NetworkPredictor:
     def update(self, signals: Array, hidden: Array | None) -> Risk:
         """Score after one more step."""
         logits = self._logits(self._inputs.update(signals, hidden))
-        top = float(logits.max())
-        dimension = sigmoid(logits) if self.design.per_dimension and len(logits) > 1 else np.zeros(0)
+        top = float(logits[0])
         if self.design.cumulative:
             self._sum += float(sigmoid(logits)[0])
             top = self._sum
-        return Risk(p_fail=float("nan"), evidence=top, dimension=dimension, type=np.full(len(FAILURE_TYPES), np.nan))
+        return Risk(
+            p_fail=float("nan"), evidence=top, dimension=sigmoid(logits[1:]), type=np.full(len(FAILURE_TYPES), np.nan)
+        )
 
     def _logits(self, x: Array) -> Array:
         design, arrays = self.design, self.arrays
@@ -143,7 +144,9 @@ class GruTdHidden(NetworkPredictor):
 
     name = "gru-td-hidden"
     design = Design(
-        inputs=InputDesign(average=True, centre_tasks=True, clip=6.0, hidden=True, components=16), cell="gru", units=32
+        inputs=InputDesign(average=True, centre_tasks=True, clip=6.0, hidden=True, components=16),
+        cell="gru",
+        units=32,
     )
 
 

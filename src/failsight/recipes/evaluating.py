@@ -21,7 +21,7 @@ from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
 from failsight.predictors.detectors import DETECTORS
 from failsight.predictors.ledger import LedgerPredictor
-from failsight.recipes.log_fitting import JUDGED, LogFitOptions, fold_metrics, judge_log, read_data
+from failsight.recipes.log_fitting import JUDGED, LogFitOptions, fold_metrics, judge_log, judged_by, read_data
 
 
 def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:
@@ -134,7 +134,7 @@ def explain_episode(folder: Path, bundle: Path, ticket: int) -> list[str]:
     found = [s for s in data.sequences if s.ticket == ticket]
     if not found:
         raise EpisodeDataError(f"{folder} has no scored episode {ticket}; list them with: failsight episodes {folder}")
-    evidence = trace(monitor.predictor, found[0])
+    evidence = judged_by(monitor.band, trace(monitor.predictor, found[0]))
     choice = monitor.thresholds.choose(found[0].task)
     hits = np.flatnonzero(evidence >= choice.threshold)
     step = int(hits[0]) if len(hits) else len(evidence) - 1

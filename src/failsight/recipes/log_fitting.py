@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from failsight.evaluation.leaks import find_leaks, headline
 from failsight.evaluation.patterns import importance, learn_rules
 from failsight.evaluation.protocols import PROTOCOLS, EpisodeFacts, headline_cut, splits
 from failsight.labels.table import read_labels
+from failsight.monitor.band import Band, fit_band
 from failsight.monitor.bundle import save_bundle
 from failsight.monitor.probability import ProbabilityMap
 from failsight.monitor.thresholds import Thresholds, fit_thresholds
@@ -56,6 +57,9 @@ class LogFitOptions:
     detector: str = "ledger"
     alpha: float = 0.10
     seed: int = 0
+    probability: Literal["platt", "isotonic"] = "platt"
+    band: bool = False
+    """Judge deviations from a band over time instead of the evidence itself."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +69,7 @@ class LogFitted:
     predictor: Predictor
     probability: ProbabilityMap
     thresholds: Thresholds
+    band: Band | None
     split: FitSplit
     data: DataSet
 
@@ -136,9 +141,12 @@ def fit_with(
         raise EpisodeDataError(f"The detector {options.detector} needs {lacks}; {run.root} has none. Choose another.")
     _note_data(data, note)
     predictor = detector.fit(FitData(split.train, data.columns, options.seed))
-    probability = map_of(split.train, split.validate, [trace(predictor, s) for s in split.validate])
+    held = [trace(predictor, s) for s in split.validate]
+    probability = map_of(split.train, split.validate, held, options.probability)
+    usual = [e for s, e in zip(split.validate, held, strict=True) if not s.failed]
+    band = fit_band(usual) if options.band and usual else None
     good = [s for s in split.calibrate if not s.failed]
-    statistics = [float(trace(predictor, s).max()) for s in good]
+    statistics = [float(judged_by(band, trace(predictor, s)).max()) for s in good]
     thresholds = fit_thresholds(
         statistics, [s.task for s in good], options.alpha, [s.task for s in (*split.train, *split.calibrate)]
     )
@@ -158,8 +166,16 @@ def fit_with(
         {"run": run.root.name, "episodes": len(data.sequences), "seed": options.seed, "versions": run.meta.versions},
         run.meta.signals,
         probability,
+        band,
     )
-    return LogFitted(predictor=predictor, probability=probability, thresholds=thresholds, split=split, data=data)
+    return LogFitted(
+        predictor=predictor, probability=probability, thresholds=thresholds, band=band, split=split, data=data
+    )
+
+
+def judged_by(band: Band | None, evidence: Array) -> Array:
+    """What the threshold is compared with, (T,)."""
+    return evidence if band is None else band.apply(evidence)
 
 
 def _note_data(data: DataSet, note: Callable[[str], None]) -> None:
@@ -277,14 +293,15 @@ def _alarms(fitted: LogFitted, most: int = 3) -> list[dict[str, Any]]:
     rows, used = [], set[tuple[str, str]]()
     for s in fitted.split.calibrate:
         evidence = trace(fitted.predictor, s)
+        judged = judged_by(fitted.band, evidence)
         limit = fitted.thresholds.choose(s.task).threshold
-        at = np.flatnonzero(evidence >= limit)
+        at = np.flatnonzero(judged >= limit)
         kind = ("caught" if len(at) else "missed") if s.failed else ("false alarm" if len(at) else "")
         if wanted.get(kind, 0) <= 0 or (kind, s.task) in used:
             continue
         used.add((kind, s.task))
         wanted[kind] -= 1
-        rows.append(_alarm(fitted, reference, s, evidence, limit, kind, int(at[0]) if len(at) else None))
+        rows.append(_alarm(fitted, reference, s, (evidence, judged, limit), kind, int(at[0]) if len(at) else None))
     return rows
 
 
@@ -292,17 +309,17 @@ def _alarm(
     fitted: LogFitted,
     reference: Reference | None,
     s: LabelledSequence,
-    evidence: Array,
-    limit: float,
+    seen: tuple[Array, Array, float],
     kind: str,
     at: int | None,
 ) -> dict[str, Any]:
+    evidence, judged, limit = seen
     p = [fitted.probability.p_fail(float(e), s.task, t) for t, e in enumerate(evidence)]
     row: dict[str, Any] = {
         "kind": kind,
         "ticket": s.ticket,
         "task": s.task,
-        "evidence": [float(e) for e in evidence],
+        "evidence": [float(e) for e in judged],
         "p_fail": p,
         "threshold": limit,
         "at": at,

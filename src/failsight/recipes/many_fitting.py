@@ -18,6 +18,7 @@ from failsight.core.specs import Access
 from failsight.core.types import Array
 from failsight.episodes.run import Run
 from failsight.evaluation.bench_figures import bootstraps, rankings
+from failsight.evaluation.intervals import Estimate
 from failsight.evaluation.judging import DataSet, judge
 from failsight.evaluation.protocols import PROTOCOLS, headline_cut, splits
 from failsight.evaluation.ranking import auc_estimate
@@ -59,15 +60,36 @@ def fit_many(
     options = replace(LedgerOptions(), only=common_signals(sets), aligned=True)
     note(f"{len(options.only)} signals in common: {', '.join(options.only)}")
     together = shared_weights([_source(s) for s in sets], options)
-    rows: list[tuple[str, ...]] = []
     for run, data in zip(runs, sets, strict=True):
         fit_with(_detector(options, together), run, target / data.name, LogFitOptions(alpha=alpha, seed=seed), note)
+    rows = leave_policy_out(sets)
+    return [(d.name, str(len(d.sequences)), _shown(rows[d.name]["own"]), _shown(rows[d.name]["others"])) for d in sets]
+
+
+def leave_policy_out(sets: Sequence[DataSet]) -> dict[str, dict[str, Any]]:
+    """Per run, within-task AUC (points, five folds) of signal weights learned on it and on the other policies alone.
+
+    Empty when the runs have no signal in common.
+    """
+    try:
+        common = common_signals(sets)
+    except EpisodeDataError:
+        return {}
+    options = replace(LedgerOptions(), only=common, aligned=True, members=("signals",))
+    result = {}
+    for data in sets:
         others = shared_weights([_source(s) for s in sets if s is not data], options)
-        own = replace(options, members=("signals",))
-        rows.append(
-            (data.name, str(len(data.sequences)), _within(data, _detector(own)), _within(data, _detector(own, others)))
-        )
-    return rows
+        result[data.name] = {
+            "own": _within(data, _detector(options)).as_dict(),
+            "others": _within(data, _detector(options, others)).as_dict(),
+        }
+    return result
+
+
+def _shown(figure: dict[str, Any]) -> str:
+    if figure["low"] is None:
+        return "no data" if figure["value"] is None else f"{figure['value']:.1f}"
+    return f"{figure['value']:.1f} [{figure['low']:.1f}, {figure['high']:.1f}]"
 
 
 def _source(data: DataSet) -> tuple[Any, list[str]]:
@@ -83,10 +105,9 @@ def _detector(options: LedgerOptions, weights: Array | None = None) -> Detector:
     )
 
 
-def _within(data: DataSet, detector: Detector) -> str:
+def _within(data: DataSet, detector: Detector) -> Estimate:
     """Within-task AUC over five folds, with its interval."""
     folds = splits(PROTOCOLS["folds"], data.facts)
     traces = [judge(data, detector, split, k) for k, split in enumerate(folds)]
     sets = rankings(traces, data.facts, "seen", headline_cut(data.facts))
-    estimate = auc_estimate(sets, bootstraps(data.facts, data.name).episodes, within=True)
-    return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
+    return auc_estimate(sets, bootstraps(data.facts, data.name).episodes, within=True)

@@ -12,12 +12,14 @@ from failsight.reports.verdict import number
 
 _LONG_COLUMNS = (
     ("seen, 25 %", "auc25_seen"),
+    ("without prior", "auc25_seen_alone"),
     ("unseen, 25 %", "auc25_unseen"),
     ("within task", "auc25_within"),
     ("within, running at 50 %", "auc50_alive_within"),
 )
 _SHORT_COLUMNS = (
     ("seen, early", "early_seen"),
+    ("without prior", "early_seen_alone"),
     ("unseen, early", "early_unseen"),
     ("within, seen", "early_within_seen"),
     ("within, unseen", "early_within_unseen"),
@@ -76,6 +78,10 @@ def _table(summary: Mapping[str, Any], name: str) -> Table:
         )
     for key, lacks in about.get("lacking", {}).items():
         rows.append((summary["titles"][key]["title"], f"needs {lacks}", *[""] * (len(columns) + len(_OTHER) + 1)))
+    if name in summary.get("selected", {}):
+        f = summary["selected"][name]
+        cells = [_points(f.get(metric)) for _, metric in columns]
+        rows.append(("chosen on validation episodes", *cells, *[""] * (len(_OTHER) + 2)))
     title = f"{name}: {about['episodes']} episodes, {about['failures']} failures, {about['tasks']} tasks"
     heads = ("detector", *(c for c, _ in columns), *(c for c, _ in _OTHER), "fit s", "us/step")
     return title, heads, rows
@@ -148,9 +154,10 @@ def render(summary: Mapping[str, Any]) -> str:
         differences=difference_rows(summary),
         losses=loss_rows(summary),
         truth=summary.get("ground_truth"),
+        policies=[(n, _points(r["own"]), _points(r["others"])) for n, r in summary.get("leave_policy_out", {}).items()],
         levels=_levels(summary),
         alarms=alarms,
-        within=_columns(summary, next(iter(summary["datasets"])))[1][1],
+        within=next(m for head, m in _columns(summary, next(iter(summary["datasets"]))) if "within" in head),
         importance=figures.importance(summary["importance"]) if summary.get("importance") else "",
     )
 
@@ -160,7 +167,7 @@ def _levels(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name in summary["datasets"]:
         columns = _columns(summary, name)
-        pooled, within = columns[0][1], columns[min(2, len(columns) - 1)][1]
+        pooled, within = columns[0][1], next(metric for head, metric in columns if "within" in head)
         for level, key in _LEVELS:
             f = summary["detectors"].get(key, {}).get(name)
             if f is not None:
