@@ -11,14 +11,15 @@ from failsight.core.errors import BundleError, CalibrationError, EpisodeDataErro
 from failsight.core.types import Task
 from failsight.episodes.logged import Log, LoggedEpisode, LogOrigin, store_log
 from failsight.episodes.run import Run
-from failsight.evaluation.judging import evidence_of, trace
+from failsight.evaluation.judging import trace
 from failsight.evaluation.scoring import replay
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import label_run
 from failsight.monitor.bundle import load_monitor
+from failsight.monitor.trigger import TriggerRule
 from failsight.recipes.bench_real import find_data, run_bench_real
 from failsight.recipes.evaluating import compare_detectors, evaluate_bundle, explain_episode, leak_report
-from failsight.recipes.log_fitting import LogFitOptions, fit_log, read_data, require_enough
+from failsight.recipes.log_fitting import LogFitOptions, first_trigger, fit_log, read_data, require_enough
 from failsight.recipes.many_fitting import fit_many, read_listing
 from failsight.reports.detectors import control_rows, table_rows
 from failsight.reports.html import write_report
@@ -104,7 +105,7 @@ def test_offline_replay_equals_online_and_the_saved_bundle(run, bundle):
     assert [v.risk.evidence for v in online] == [v.risk.evidence for v in verdicts]
     assert [v.trigger for v in online] == [v.trigger for v in verdicts]
     sequence = next(s for s in read_data(run).sequences if s.ticket == 3)
-    assert [np.float32(evidence_of(v.risk)) for v in verdicts] == trace(monitor.predictor, sequence).tolist()
+    assert [v.risk.judged for v in verdicts] == trace(monitor.predictor, sequence).tolist()
     assert all(0 <= v.risk.p_fail <= 1 for v in verdicts)
 
 
@@ -160,6 +161,15 @@ def test_a_band_and_isotonic_probabilities_are_options(run, tmp_path):
     good = [s for s in read_data(run).sequences if not s.failed]
     fired = [max(fitted.band.apply(trace(fitted.predictor, s))) >= fitted.thresholds.pooled.threshold for s in good]
     assert np.mean(fired) < 0.25
+
+
+@pytest.mark.parametrize("detector", ["clock", "hazard_ensemble"])
+def test_a_detector_that_says_p_fail_only_is_deployed_as_judged(run, tmp_path, detector):
+    fitted = fit_log(run, tmp_path / "b", LogFitOptions(detector=detector), quiet)
+    verdicts = replay(load_monitor(tmp_path / "b"), next(run.read([3])))
+    sequence = next(s for s in read_data(run).sequences if s.ticket == 3)
+    assert [v.risk.evidence for v in verdicts] == pytest.approx(trace(fitted.predictor, sequence), abs=1e-6)
+    assert all(0 <= v.risk.p_fail <= 1 for v in verdicts)
 
 
 def test_explanations_name_the_signal(run, bundle):
@@ -330,6 +340,30 @@ def test_the_comparison_on_a_small_log_and_resuming_it(tmp_path, monkeypatch):
     assert [f.stat().st_mtime_ns for f in files[1:]] == times[1:]
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("bench")
+def test_few_tasks_and_one_sided_logs_are_left_out_by_name(tmp_path, monkeypatch):
+    from failsight.recipes import bench_real
+
+    monkeypatch.setattr(
+        bench_real, "DETECTORS", {n: bench_real.DETECTORS[n] for n in ("ledger", "clock", "task_prior")}
+    )
+    monkeypatch.setattr(bench_real, "ABLATION", {})
+    notes = []
+    reporter = Silent()
+    reporter.note = notes.append
+    write_json_log(tmp_path / "data" / "calm", count=4)
+    with pytest.raises(CalibrationError, match="nothing to judge"):
+        run_bench_real(tmp_path / "none", 1, reporter, tmp_path / "data")
+    write_json_log(tmp_path / "data" / "two", count=80, tasks=2)
+    run_bench_real(tmp_path / "out", 1, reporter, tmp_path / "data")
+    assert any("calm" in note and "left out" in note for note in notes)
+    row = json.loads((tmp_path / "out/summary.json").read_text())["detectors"]["ledger"]
+    assert set(row) == {"two"}
+    assert "early_unseen" not in row["two"]
+    assert row["two"]["early_within_folds"]["value"] > 70
+
+
 def test_where_logs_are_looked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FAILSIGHT_DATA", raising=False)
@@ -340,3 +374,10 @@ def test_where_logs_are_looked_for(tmp_path, monkeypatch):
     with pytest.raises(EpisodeDataError, match=r"no summary\.json"):
         write_report(tmp_path)
     assert set(LOG_NAMES) == {c.name for c in LOG_COLUMNS}
+
+
+def test_the_rule_of_a_log_is_one_step_and_the_trigger_says_when(run, bundle):
+    monitor = load_monitor(bundle)
+    assert (monitor.rule.needed, monitor.rule.window) == (1, 1)
+    assert first_trigger(np.array([0.0, 2.0, 0.0]), monitor.rule, 1.0) == 1
+    assert first_trigger(np.array([0.0, 2.0, 0.0]), TriggerRule(), 1.0) is None

@@ -224,7 +224,7 @@ def doctor() -> None:
 def _print_verdict(folder: Path) -> None:
     import json
 
-    from failsight.reports.detectors import table_rows
+    from failsight.reports.detectors import remarks, table_rows
     from failsight.reports.verdict import claims
 
     summary = json.loads((folder / "summary.json").read_text())
@@ -235,6 +235,8 @@ def _print_verdict(folder: Path) -> None:
             for part, head in ((slice(1, half), title), (slice(half, None), f"{title} (continued)")):
                 short = [(row[0][:44], *row[part]) for row in rows]
                 print_table((columns[0], *columns[part]), short, head)
+        for line in remarks(summary):
+            console.print(line, soft_wrap=True)
         return
     for claim in claims(summary):
         tag = "[green]shown    [/green]" if claim.shown else "[red]not shown[/red]"

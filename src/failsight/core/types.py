@@ -172,6 +172,11 @@ class Risk:
     """What the trigger judges: evidence of this episode alone, without its task's failure rate, on any increasing
     scale; NaN: p_fail is the evidence."""
 
+    @property
+    def judged(self) -> float:
+        """What a trigger judges: the evidence, or p_fail where a predictor keeps none apart."""
+        return self.p_fail if self.evidence != self.evidence else self.evidence  # NaN is the one value unlike itself
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:

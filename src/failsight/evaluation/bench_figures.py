@@ -92,8 +92,14 @@ def _ends(facts: EpisodeFacts, cut: str, units: Array) -> Array:
     return declared_cut(facts, int(cut.removeprefix("alive")) / 100)
 
 
-def auc_figures(stored: Stored, facts: EpisodeFacts, boots: Bootstraps, adds_prior: bool) -> dict[str, Any]:
-    """All AUCs of one detector on one data set, each with its interval by episode and by task."""
+def auc_figures(
+    stored: Stored, facts: EpisodeFacts, boots: Bootstraps, adds_prior: bool, over_fits: bool = False
+) -> dict[str, Any]:
+    """All AUCs of one detector on one data set, each with its interval by episode and by task.
+
+    With `over_fits` the interval is a t interval over the fits instead: for fits on permuted labels, each of which ranks
+    episodes by another random function.
+    """
     figures: dict[str, Any] = {}
 
     def add(name: str, protocol: str, part: str, cut: str, **options: Any) -> None:
@@ -102,6 +108,9 @@ def auc_figures(stored: Stored, facts: EpisodeFacts, boots: Bootstraps, adds_pri
         within = options.pop("within", False)
         sets = rankings(stored[protocol], facts, part, cut, **options)
         if not any(len(r.unit) for r in sets):
+            return
+        if over_fits:
+            figures[name] = _over_fits(sets, len(facts.task), within, 1).as_dict()
             return
         estimate = auc_estimate(sets, boots.episodes, within)
         clusters = auc_estimate(sets, boots.tasks, within)
@@ -193,8 +202,12 @@ def control_estimate(traces: Sequence[Traces], facts: EpisodeFacts, cut: str, fa
     The t interval is simultaneous: all `family` controls of a table hold with 95 % (Sidak), so that a long table does not
     show a fault by chance alone.
     """
-    ones = np.ones((1, len(facts.task)), np.float32)
-    each = [auc_draws([r], ones, within=True)[0] for r in rankings(traces, facts, "seen", cut)]
+    return _over_fits(rankings(traces, facts, "seen", cut), len(facts.task), True, family)
+
+
+def _over_fits(sets: Sequence[Ranking], size: int, within: bool, family: int) -> Estimate:
+    ones = np.ones((1, size), np.float32)
+    each = [auc_draws([r], ones, within)[0] for r in sets]
     values = 100 * np.array([v for v in each if np.isfinite(v)])
     if len(values) < 2:
         return Estimate(value=float("nan"), low=float("nan"), high=float("nan"), n=len(values))

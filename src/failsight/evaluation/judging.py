@@ -17,7 +17,7 @@ import numpy as np
 
 from failsight.core.contracts import Predictor
 from failsight.core.specs import SignalColumn
-from failsight.core.types import Array, Risk
+from failsight.core.types import Array
 from failsight.evaluation.protocols import EpisodeFacts, Split
 from failsight.monitor.probability import ProbabilityMap, Rows, TaskHistory, fit_probability, task_histories
 from failsight.predictors.dataset import LabelledSequence, permute_labels
@@ -108,17 +108,12 @@ def judge(data: DataSet, detector: Detector, split: Split, seed: int, permuted: 
 
 
 def trace(predictor: Predictor, sequence: LabelledSequence) -> Array:
-    """(T,) float32 evidence of one episode, by the streaming step."""
+    """(T,) evidence of one episode, by the streaming step."""
     predictor.reset(sequence.task)
-    values = np.empty(len(sequence.signals), np.float32)
+    values = np.empty(len(sequence.signals))
     for t, signals in enumerate(sequence.signals):
-        values[t] = evidence_of(predictor.update(signals, None if sequence.hidden is None else sequence.hidden[t]))
+        values[t] = predictor.update(signals, None if sequence.hidden is None else sequence.hidden[t]).judged
     return np.nan_to_num(values, nan=0.0)
-
-
-def evidence_of(risk: Risk) -> float:
-    """A risk's evidence; p_fail where the predictor keeps none apart."""
-    return risk.evidence if np.isfinite(risk.evidence) else risk.p_fail
 
 
 def map_of(

@@ -110,7 +110,7 @@ def _length(facts: EpisodeFacts) -> Leak:
         name="outcome readable from the length",
         value=_points(value),
         unit="AUC within task",
-        leaks=bool(value > 0.9 or value < 0.1),
+        leaks=bool(value > 0.7 or value < 0.3),
         sentence=f"Within a task the final length alone scores {_shown(value)}; anything normalised by it has read the label.",
     )
 

@@ -74,7 +74,7 @@ class RiskMonitor:
         """Args: probability: turns evidence into p_fail; None: the predictor's own p_fail is displayed.
         band: what the threshold is compared with is the evidence's deviation from this band; None: the evidence.
         """
-        self.predictor, self._bank, self._rule = predictor, bank, rule
+        self.predictor, self._bank, self.rule = predictor, bank, rule
         self.thresholds, self.probability, self.band = thresholds, probability, band
         self._trigger = Trigger(rule, thresholds.pooled.threshold)
 
@@ -99,11 +99,12 @@ class RiskMonitor:
         signals = self._bank.update(record)
         risk = self.predictor.update(signals, record.output.hidden)
         if self.probability is not None:
-            risk = replace(risk, p_fail=self.probability.p_fail(risk.evidence, self._task, self._step))
+            p_fail = self.probability.p_fail(risk.judged, self._task, self._step)
+            risk = replace(risk, p_fail=p_fail, evidence=risk.judged)
         if self.band is not None:
             risk = replace(risk, evidence=self.band.deviation(risk.evidence, self._step))
         self._step += 1
-        on = self._trigger.update(self._rule.score(risk), hazard=self._broken)
+        on = self._trigger.update(self.rule.score(risk), hazard=self._broken)
         self._highest = max(self._highest, self._trigger.statistic)
         threshold = self._trigger.threshold
         return Verdict(
@@ -120,7 +121,7 @@ class RiskMonitor:
         if np.isfinite(risk.evidence):
             shown = f"p_fail {risk.p_fail:.2f}" if np.isfinite(risk.p_fail) else "no probability on an unknown task"
             return f"failure likely, evidence {risk.evidence:.2f} >= {self._trigger.threshold:.2f} ({shown})"
-        if self._rule.score(risk) > risk.p_fail:
+        if self.rule.score(risk) > risk.p_fail:
             return f"collision likely within a second (probability {risk.imminent:.2f})"
         kind = FAILURE_TYPES[int(np.argmax(risk.type))] if np.isfinite(risk.type).all() else "failure"
         return f"{kind} likely, p_fail {risk.p_fail:.2f} >= {self._trigger.threshold:.2f}"

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from failsight.core.errors import EpisodeDataError
+from failsight.core.errors import CalibrationError, EpisodeDataError
 from failsight.episodes.actprobe import SUFFIXES
 from failsight.episodes.logged import LogOrigin
 from failsight.episodes.meta import write_text_atomic
@@ -53,13 +53,21 @@ ORIGINS = {
 }
 """What is known about a log beside its files. LIBERO-10: 520 control steps at 20 Hz, one inference every 5."""
 ROWS = {**DETECTORS, **ABLATION}
+LEAST = 5
+"""Failures, and successes, below which a log is left out."""
 PERMUTATIONS = 2
-"""Label permutations per fold in the control."""
+"""Label permutations per fold in the control of every supervised detector."""
+CONTROL_PERMUTATIONS = 4
+"""Label permutations per split behind the row `permuted`."""
 _PAPER = ("cosine_knn", "logpzo", "stac_single", "safe_lstm", "safe_mlp", "actprobe")
 PUBLISHED = {
     "pi0_libero": {
         "auc25_seen_alone": dict(zip(_PAPER, (68.9, 73.1, 65.3, 78.2, 77.3, 80.1), strict=True)),
         "auc25_unseen": dict(zip(_PAPER, (57.2, 58.3, 65.2, 59.2, 58.9, 71.4), strict=True)),
+    },
+    "groot_robocasa": {
+        "auc25_seen_alone": dict(zip(_PAPER, (65.5, 68.6, 73.6, 70.9, 74.2, 77.4), strict=True)),
+        "auc25_unseen": dict(zip(_PAPER, (70.3, 65.5, 73.8, 61.3, 61.5, 76.3), strict=True)),
     },
     "pi05_robocasa": {
         "early_seen_alone": dict(zip(_PAPER, (56.3, 70.7, 62.3, 74.9, 73.7, 70.0), strict=True)),
@@ -119,7 +127,11 @@ def run_bench_real(folder: Path, workers: int, reporter: Reporter, data: Path | 
     place = find_data(data)
     reporter.stage(f"reading logs from {place}")
     _import(place, folder, reporter)
-    sets = load_all(folder)
+    sets = {name: data for name, data in load_all(folder).items() if _enough(data, reporter)}
+    if not sets:
+        raise CalibrationError(
+            f"No log in {place} has {LEAST} failures and {LEAST} successes; there is nothing to judge."
+        )
     tickets = [t for name, d in sets.items() for t in _tickets(name, d)]
     missing = [t for t in tickets if not t.path(folder).is_file()]
     reporter.stage(f"fitting: {len(tickets)} fits, {len(tickets) - len(missing)} there already")
@@ -154,6 +166,22 @@ def _import(place: Path, folder: Path, reporter: Reporter) -> None:
     write_text_atomic(mark, stamp)
 
 
+def _enough(data: DataSet, reporter: Reporter) -> bool:
+    failures = int(data.facts.failed.sum())
+    if min(failures, len(data.facts.task) - failures) >= LEAST:
+        return True
+    reporter.note(f"{data.name}: {failures} failures of {len(data.facts.task)} episodes are too few to judge; left out")
+    return False
+
+
+def _split_count(protocol: str, data: DataSet) -> int:
+    """Splits of a protocol; 0 where there are too few tasks to hold one out."""
+    try:
+        return len(splits(PROTOCOLS[protocol], data.facts))
+    except EpisodeDataError:
+        return 0
+
+
 def _tickets(name: str, data: DataSet) -> list[Ticket]:
     headline = ("actprobe_seen", "actprobe_unseen", "folds") if headline_cut(data.facts) == "25" else ("safe", "folds")
     whole = FitData(data.sequences, data.columns, 0)
@@ -162,8 +190,9 @@ def _tickets(name: str, data: DataSet) -> list[Ticket]:
         if entry.lacks(whole):
             continue
         for protocol in headline if detector in SLOW else PROTOCOLS:
-            count = len(splits(PROTOCOLS[protocol], data.facts))
-            tickets += [Ticket(name, detector, protocol, k) for k in range(count)]
+            variants = range(1, CONTROL_PERMUTATIONS + 1) if detector == "permuted" else (0,)
+            count = _split_count(protocol, data)
+            tickets += [Ticket(name, detector, protocol, k, r) for r in variants for k in range(count)]
         if entry.supervised:
             tickets += [Ticket(name, detector, "folds", k, r) for r in range(1, PERMUTATIONS + 1) for k in range(5)]
     return tickets + [Ticket(name, loss, "folds", k) for loss in ABLATION for k in range(5)]
@@ -173,7 +202,8 @@ def _judge(root: Path, sets: Mapping[str, DataSet], ticket: Ticket) -> bool:
     data = sets[ticket.data]
     split = splits(PROTOCOLS[ticket.protocol], data.facts)[ticket.number]
     seed = ticket.number + 100 * ticket.permuted
-    traces = judge(data, ROWS[ticket.detector], split, seed, ticket.permuted > 0)
+    shuffle = ticket.permuted > 0 and ticket.detector != "permuted"  # that row shuffles by itself
+    traces = judge(data, ROWS[ticket.detector], split, seed, shuffle)
     save_traces(ticket.path(root), traces)
     return True
 
@@ -185,12 +215,12 @@ def summarise(folder: Path, sets: Mapping[str, DataSet], tickets: list[Ticket]) 
     permuted: dict[str, dict[str, Any]] = {}
     about, against, selected = {}, {}, {}
     for name, data in sets.items():
-        stored = _stored(folder, [t for t in tickets if t.data == name and not t.permuted])
-        shuffled = _stored(folder, [t for t in tickets if t.data == name and t.permuted])
+        stored = _stored(folder, [t for t in tickets if t.data == name and _is_row(t)])
+        shuffled = _stored(folder, [t for t in tickets if t.data == name and not _is_row(t)])
         boots = bootstraps(data.facts, name)
         cut = headline_cut(data.facts)
         for detector, traces in stored.items():
-            figures = auc_figures(traces, data.facts, boots, ROWS[detector].adds_prior)
+            figures = auc_figures(traces, data.facts, boots, ROWS[detector].adds_prior, detector == "permuted")
             figures |= other_figures(traces, data.facts, cut, data.rate_hz, f"{name} {detector}")
             (losses if detector in ABLATION else detectors).setdefault(detector, {})[name] = figures
         for detector, traces in shuffled.items():
@@ -218,6 +248,11 @@ def summarise(folder: Path, sets: Mapping[str, DataSet], tickets: list[Ticket]) 
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def _is_row(ticket: Ticket) -> bool:
+    """Whether it belongs to a row of the table (the others are controls of a detector)."""
+    return ticket.permuted == 0 or ticket.detector == "permuted"
 
 
 def _stored(folder: Path, tickets: list[Ticket]) -> dict[str, dict[str, list[Traces]]]:

@@ -21,7 +21,15 @@ from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
 from failsight.predictors.detectors import DETECTORS
 from failsight.predictors.ledger import LedgerPredictor
-from failsight.recipes.log_fitting import JUDGED, LogFitOptions, fold_metrics, judge_log, judged_by, read_data
+from failsight.recipes.log_fitting import (
+    JUDGED,
+    LogFitOptions,
+    first_trigger,
+    fold_metrics,
+    judge_log,
+    judged_by,
+    read_data,
+)
 
 
 def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:
@@ -136,8 +144,8 @@ def explain_episode(folder: Path, bundle: Path, ticket: int) -> list[str]:
         raise EpisodeDataError(f"{folder} has no scored episode {ticket}; list them with: failsight episodes {folder}")
     evidence = judged_by(monitor.band, trace(monitor.predictor, found[0]))
     choice = monitor.thresholds.choose(found[0].task)
-    hits = np.flatnonzero(evidence >= choice.threshold)
-    step = int(hits[0]) if len(hits) else len(evidence) - 1
+    at = first_trigger(evidence, monitor.rule, choice.threshold)
+    step = len(evidence) - 1 if at is None else at
     others = [s for s in data.sequences if s.ticket != ticket]
     why = explain(
         monitor.predictor,
@@ -147,7 +155,7 @@ def explain_episode(folder: Path, bundle: Path, ticket: int) -> list[str]:
         step,
         Reference(monitor.predictor, others),
     )
-    lines = [f"alarm at step {step}" if len(hits) else "no alarm; at its last step:", why.sentence()]
+    lines = ["no alarm; at its last step:" if at is None else f"alarm at step {step}", why.sentence()]
     lines += [
         f"nearest: episode {n.ticket} ({n.task}) {'failed' if n.failed else 'succeeded'}, distance {n.distance:.2f}"
         for n in why.nearest

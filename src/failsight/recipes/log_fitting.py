@@ -28,7 +28,7 @@ from failsight.monitor.band import Band, fit_band
 from failsight.monitor.bundle import save_bundle
 from failsight.monitor.probability import ProbabilityMap
 from failsight.monitor.thresholds import Thresholds, fit_thresholds
-from failsight.monitor.trigger import TriggerRule
+from failsight.monitor.trigger import Trigger, TriggerRule, episode_statistic
 from failsight.predictors.dataset import (
     FitSplit,
     LabelledSequence,
@@ -40,8 +40,8 @@ from failsight.predictors.detectors import CONTROLS, DETECTORS, Detector, FitDat
 from failsight.predictors.ledger import LedgerPredictor
 from failsight.recipes.collecting import commit, versions
 
-RULE = TriggerRule(needed=1, window=1, release_steps=1)
-"""A step of a log is one inference: there is no time to wait for more of them."""
+LOG_RULE = TriggerRule(needed=1, window=1, release_steps=1)
+"""A step of a log is one inference: there is no time to wait for more of them. Control ticks keep the default rule."""
 JUDGED = ("ledger_actions", "ledger_proprioception", "ledger_signals", "running_mean", *CONTROLS)
 """Rows beside the fitted detector."""
 _CALIBRATE = 0.30
@@ -69,6 +69,7 @@ class LogFitted:
     predictor: Predictor
     probability: ProbabilityMap
     thresholds: Thresholds
+    rule: TriggerRule
     band: Band | None
     split: FitSplit
     data: DataSet
@@ -146,7 +147,8 @@ def fit_with(
     usual = [e for s, e in zip(split.validate, held, strict=True) if not s.failed]
     band = fit_band(usual) if options.band and usual else None
     good = [s for s in split.calibrate if not s.failed]
-    statistics = [float(judged_by(band, trace(predictor, s)).max()) for s in good]
+    rule = LOG_RULE if run.meta.signals else TriggerRule()
+    statistics = [episode_statistic(judged_by(band, trace(predictor, s)), rule) for s in good]
     thresholds = fit_thresholds(
         statistics, [s.task for s in good], options.alpha, [s.task for s in (*split.train, *split.calibrate)]
     )
@@ -159,7 +161,7 @@ def fit_with(
     save_bundle(
         bundle,
         predictor,
-        RULE,
+        rule,
         thresholds,
         (run.meta.action_spec, run.meta.observation_spec),
         run.meta.policy,
@@ -169,8 +171,20 @@ def fit_with(
         band,
     )
     return LogFitted(
-        predictor=predictor, probability=probability, thresholds=thresholds, band=band, split=split, data=data
+        predictor=predictor,
+        probability=probability,
+        thresholds=thresholds,
+        rule=rule,
+        band=band,
+        split=split,
+        data=data,
     )
+
+
+def first_trigger(judged: Array, rule: TriggerRule, threshold: float) -> int | None:
+    """First step at which the trigger is on."""
+    trigger = Trigger(rule, threshold)
+    return next((t for t, value in enumerate(judged) if trigger.update(float(value))), None)
 
 
 def judged_by(band: Band | None, evidence: Array) -> Array:
@@ -295,13 +309,13 @@ def _alarms(fitted: LogFitted, most: int = 3) -> list[dict[str, Any]]:
         evidence = trace(fitted.predictor, s)
         judged = judged_by(fitted.band, evidence)
         limit = fitted.thresholds.choose(s.task).threshold
-        at = np.flatnonzero(judged >= limit)
-        kind = ("caught" if len(at) else "missed") if s.failed else ("false alarm" if len(at) else "")
+        at = first_trigger(judged, fitted.rule, limit)
+        kind = ("missed" if at is None else "caught") if s.failed else ("" if at is None else "false alarm")
         if wanted.get(kind, 0) <= 0 or (kind, s.task) in used:
             continue
         used.add((kind, s.task))
         wanted[kind] -= 1
-        rows.append(_alarm(fitted, reference, s, (evidence, judged, limit), kind, int(at[0]) if len(at) else None))
+        rows.append(_alarm(fitted, reference, s, (evidence, judged, limit), kind, at))
     return rows
 
 
