@@ -1,6 +1,8 @@
 """The user's path on logs, the comparison, and what is refused."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -90,7 +92,7 @@ def test_import_fit_report_from_the_command_line(tmp_path, capsys):
     assert summary["detectors"]["ledger"]["run"]["early_within_folds"]["low"] > 70
     page = (tmp_path / "run/report.html").read_text()
     assert "chunk_mse" in page
-    assert "What this data gives away" in page
+    assert "What the data gives away" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
 
@@ -381,3 +383,13 @@ def test_the_rule_of_a_log_is_one_step_and_the_trigger_says_when(run, bundle):
     assert (monitor.rule.needed, monitor.rule.window) == (1, 1)
     assert first_trigger(np.array([0.0, 2.0, 0.0]), monitor.rule, 1.0) == 1
     assert first_trigger(np.array([0.0, 2.0, 0.0]), TriggerRule(), 1.0) is None
+
+
+def test_fitting_a_ledger_needs_no_torch(run, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from failsight.episodes.run import Run;"
+        "from failsight.recipes.log_fitting import LogFitOptions, fit_log;"
+        f"fit_log(Run({str(run.root)!r}), Path({str(tmp_path / 'b')!r}), LogFitOptions(), lambda note: None);"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

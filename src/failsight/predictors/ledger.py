@@ -55,7 +55,8 @@ class LedgerPredictor:
     def reset(self, task: str) -> None:
         """Start an episode of `task`; an unknown task has no offset."""
         self._step, self._total = 0, 0.0
-        self._group = "member" if f"signal.offset.{task}" in self.arrays else "unknown"
+        known = any(f"{part}.offset.{task}" in self.arrays for part in ("signal", "hidden"))
+        self._group = "member" if known else "unknown"
         self._signals = RunningEvidence((len(self._columns),), self._shrink, energy=True)
         self._offset = self.arrays.get(f"signal.offset.{task}")
         if self.hidden_size:

@@ -33,6 +33,7 @@ from failsight.evaluation.bench_figures import (
     select,
 )
 from failsight.evaluation.judging import DataSet, Traces, judge, load_traces, save_traces, without_short
+from failsight.evaluation.leaks import find_leaks
 from failsight.evaluation.protocols import PROTOCOLS, headline_cut, splits
 from failsight.evaluation.ranking import difference
 from failsight.predictors.ablation import ABLATION
@@ -241,6 +242,7 @@ def summarise(folder: Path, sets: Mapping[str, DataSet], tickets: list[Ticket]) 
         "selected": selected,
         "leave_policy_out": leave_policy_out(list(sets.values())) if len(sets) > 1 else {},
         "datasets": about,
+        "leaks": {name: _leaks(folder, data) for name, data in sets.items()},
         "published": {name: PUBLISHED[name] for name in sets if name in PUBLISHED},
         "titles": {
             name: {"title": d.title, "source": d.source, "access": d.access.name.lower()} for name, d in ROWS.items()
@@ -294,6 +296,13 @@ def _about(data: DataSet, stored: Mapping[str, Any], cut: str) -> dict[str, Any]
         "contradictory_failures": int((facts.failed & ~facts.timed_out).sum()),
         "lacking": {name: d.lacks(whole) for name, d in DETECTORS.items() if d.lacks(whole)},
     }
+
+
+def _leaks(folder: Path, data: DataSet) -> list[dict[str, Any]]:
+    seeds = {meta.ticket: meta.seed for meta in Run(folder / "data" / data.name).episodes}
+    return [
+        leak.as_dict() for leak in find_leaks(data.sequences, data.facts, [seeds[s.ticket] for s in data.sequences])
+    ]
 
 
 def _number(value: float) -> float | None:

@@ -262,7 +262,7 @@ def summarise_log(
         "titles": {
             n: {"title": d.title, "source": d.source, "access": d.access.name.lower()} for n, d in DETECTORS.items()
         },
-        "leaks": [leak.as_dict() for leak in leaks],
+        "leaks": {data.name: [leak.as_dict() for leak in leaks]},
         "calibration": _calibration(fitted),
         "alarms": _alarms(fitted),
         "rules": _rules(fitted),
