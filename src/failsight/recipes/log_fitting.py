@@ -245,7 +245,7 @@ def summarise_log(
     data = fitted.data
     note("judging it on held-out folds, beside clock, task prior and permuted labels")
     table = judge_log(data, [options.detector, *(n for n in JUDGED if n != options.detector)], note)
-    words, metric, _ = fold_metrics(data.facts)
+    words, metric, within = fold_metrics(data.facts)
     shown, sentence = headline(table[options.detector], metric, {name: table[name] for name in ("clock", "task_prior")})
     seeds = {meta.ticket: meta.seed for meta in run.episodes}
     leaks = find_leaks(data.sequences, data.facts, [seeds[s.ticket] for s in data.sequences])
@@ -258,6 +258,7 @@ def summarise_log(
         "default": options.detector,
         "detectors": {name: {data.name: figures} for name, figures in table.items()},
         "headline": {"metric": metric, "shown": shown, "sentence": sentence},
+        "headline_within": _within_claim(table, options.detector, within),
         "datasets": {data.name: _about(data, words)},
         "titles": {
             n: {"title": d.title, "source": d.source, "access": d.access.name.lower()} for n, d in DETECTORS.items()
@@ -271,14 +272,25 @@ def summarise_log(
     write_text_atomic(run.root / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
 
 
+def _within_claim(table: dict[str, dict[str, Any]], name: str, metric: str) -> dict[str, Any]:
+    """Whether failures are told from successes of the same task, where neither clock nor task can help."""
+    row = table[name][metric]
+    shown = row["low"] is not None and row["low"] > 50
+    value = "no data" if row["value"] is None else f"{row['value']:.1f}"
+    span = "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
+    return {"metric": metric, "shown": shown, "sentence": f"{value}{span} of 100, chance is 50"}
+
+
 def _about(data: DataSet, words: str) -> dict[str, Any]:
     facts = data.facts
+    whole = FitData(data.sequences, data.columns, 0)
     return {
         "episodes": len(facts.task),
         "failures": int(facts.failed.sum()),
         "tasks": len(np.unique(facts.task)),
         "horizon": facts.horizon,
         "judged_at": words,
+        "lacking": {n: lacks for n, d in DETECTORS.items() if (lacks := d.lacks(whole))},
         "per_task": {
             str(task): {
                 "episodes": int((facts.task == task).sum()),
