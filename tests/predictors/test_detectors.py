@@ -192,3 +192,13 @@ def test_reversals_add_up_and_the_others_take_the_first():
     assert find_columns("reversals", names) == [0, 2]
     assert find_columns("running-mean", names) == [1]
     assert find_columns("stac", names) == []
+
+
+def test_token_columns_are_used_where_a_log_has_them():
+    columns = [replace(c, name=n) for c, n in zip(LOG_COLUMNS, ("token_nll", "token_entropy", "a", "b"), strict=True)]
+    data = FitData(TRAIN, tuple(columns), 0)
+    for name in ("token_probability", "token_entropy"):
+        assert DETECTORS[name].lacks(data) == ""
+    scores = trace(DETECTORS["token_entropy"].fit(data), TEST[0])
+    louder = replace(TEST[0], signals=TEST[0].signals * np.array([1, 3, 1, 1], np.float32))
+    assert (trace(DETECTORS["token_entropy"].fit(data), louder) > scores).all()

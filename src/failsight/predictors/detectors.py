@@ -6,7 +6,7 @@ calibration or a test episode. `Risk.evidence` is its score, larger for worse.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -338,3 +338,8 @@ def find_detector(name: str) -> Detector:
     if name not in DETECTORS:
         raise UnknownNameError("detector", name, DETECTORS)
     return DETECTORS[name]
+
+
+def titles(rows: Mapping[str, Detector]) -> dict[str, dict[str, str]]:
+    """What a summary says about its rows."""
+    return {n: {"title": d.title, "source": d.source, "access": d.access.name.lower()} for n, d in rows.items()}

@@ -37,7 +37,7 @@ from failsight.evaluation.leaks import find_leaks
 from failsight.evaluation.protocols import PROTOCOLS, headline_cut, splits
 from failsight.evaluation.ranking import difference
 from failsight.predictors.ablation import ABLATION
-from failsight.predictors.detectors import DETECTORS, SLOW, FitData
+from failsight.predictors.detectors import DETECTORS, SLOW, FitData, titles
 from failsight.recipes.collecting import commit, versions
 from failsight.recipes.experiment import Reporter
 from failsight.recipes.importing import import_log
@@ -244,9 +244,7 @@ def summarise(folder: Path, sets: Mapping[str, DataSet], tickets: list[Ticket]) 
         "datasets": about,
         "leaks": {name: _leaks(folder, data) for name, data in sets.items()},
         "published": {name: PUBLISHED[name] for name in sets if name in PUBLISHED},
-        "titles": {
-            name: {"title": d.title, "source": d.source, "access": d.access.name.lower()} for name, d in ROWS.items()
-        },
+        "titles": titles(ROWS),
         "versions": versions(),
         "commit": commit(),
     }

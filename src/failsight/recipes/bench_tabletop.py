@@ -34,7 +34,7 @@ from failsight.labels.table import read_labels
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.ablation import ABLATION
 from failsight.predictors.dataset import FitSplit, LabelledSequence, build_sequences, signal_columns, split_sequences
-from failsight.predictors.detectors import DETECTORS, SLOW, FitData
+from failsight.predictors.detectors import DETECTORS, SLOW, FitData, titles
 from failsight.predictors.fit_mlp import fit_mlp
 from failsight.predictors.fit_recurrent import RecurrentOptions, fit_recurrent
 from failsight.recipes.collecting import CollectOptions, collect_run, commit, versions
@@ -180,9 +180,7 @@ def summarise(folder: Path, data: Data, tickets: Sequence[Ticket]) -> dict[str, 
                 "lacking": {name: d.lacks(fit) for name, d in DETECTORS.items() if d.lacks(fit)},
             }
         },
-        "titles": {
-            n: {"title": d.title, "source": d.source, "access": d.access.name.lower()} for n, d in _ROWS.items()
-        },
+        "titles": titles(_ROWS),
         "versions": versions(),
         "commit": commit(),
     }

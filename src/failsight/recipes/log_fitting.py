@@ -36,7 +36,7 @@ from failsight.predictors.dataset import (
     signal_columns,
     split_sequences,
 )
-from failsight.predictors.detectors import CONTROLS, DETECTORS, Detector, FitData, find_detector
+from failsight.predictors.detectors import CONTROLS, DETECTORS, Detector, FitData, find_detector, titles
 from failsight.predictors.ledger import LedgerPredictor
 from failsight.recipes.collecting import commit, versions
 
@@ -260,9 +260,7 @@ def summarise_log(
         "headline": {"metric": metric, "shown": shown, "sentence": sentence},
         "headline_within": _within_claim(table, options.detector, within),
         "datasets": {data.name: _about(data, words)},
-        "titles": {
-            n: {"title": d.title, "source": d.source, "access": d.access.name.lower()} for n, d in DETECTORS.items()
-        },
+        "titles": titles(DETECTORS),
         "leaks": {data.name: [leak.as_dict() for leak in leaks]},
         "calibration": _calibration(fitted),
         "alarms": _alarms(fitted),
