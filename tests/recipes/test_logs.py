@@ -329,6 +329,9 @@ def test_the_comparison_on_a_small_log_and_resuming_it(tmp_path, monkeypatch):
     assert row["early_within_seen"]["low"] > 70
     assert summary["detectors"]["clock"]["small"]["early_within_seen"]["value"] == 50
     assert summary["default"] == "ledger"
+    assert row["shown"]
+    assert row["over_task_prior"]["low"] > 0
+    assert "shown" not in summary["detectors"]["clock"]["small"]
     assert control_rows(summary)
     assert summary["selected"]["small"]["early_within_seen"]["value"] > 70
     assert summary["leave_policy_out"]["small"]["others"]["value"] > 60

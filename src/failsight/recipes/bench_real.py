@@ -37,7 +37,7 @@ from failsight.evaluation.leaks import find_leaks
 from failsight.evaluation.protocols import PROTOCOLS, headline_cut, splits
 from failsight.evaluation.ranking import difference
 from failsight.predictors.ablation import ABLATION
-from failsight.predictors.detectors import DETECTORS, SLOW, FitData, titles
+from failsight.predictors.detectors import CONTROLS, DETECTORS, SLOW, FitData, titles
 from failsight.recipes.collecting import commit, versions
 from failsight.recipes.experiment import Reporter
 from failsight.recipes.importing import import_log
@@ -224,6 +224,8 @@ def summarise(folder: Path, sets: Mapping[str, DataSet], tickets: list[Ticket]) 
             figures = auc_figures(traces, data.facts, boots, ROWS[detector].adds_prior, detector == "permuted")
             figures |= other_figures(traces, data.facts, cut, data.rate_hz, f"{name} {detector}")
             (losses if detector in ABLATION else detectors).setdefault(detector, {})[name] = figures
+        for detector, row in _headlines(stored, data, boots, cut).items():
+            detectors[detector][name] |= row
         for detector, traces in shuffled.items():
             control = control_estimate(traces["folds"], data.facts, cut, len(shuffled))
             permuted.setdefault(detector, {})[name] = control.as_dict()
@@ -259,6 +261,25 @@ def _stored(folder: Path, tickets: list[Ticket]) -> dict[str, dict[str, list[Tra
     result: dict[str, dict[str, list[Traces]]] = {}
     for t in tickets:
         result.setdefault(t.detector, {}).setdefault(t.protocol, []).append(load_traces(t.path(folder)))
+    return result
+
+
+def _headlines(stored: Mapping[str, Any], data: DataSet, boots: Any, cut: str) -> dict[str, dict[str, Any]]:
+    """Whether a detector's pooled figure on known tasks beats the clock and the task prior beyond the paired interval."""
+    protocol = "actprobe_seen" if cut == "25" else "safe"
+
+    def sets(name: str) -> Any:
+        return rankings(stored[name][protocol], data.facts, "seen", cut, prior=ROWS[name].adds_prior)
+
+    result = {}
+    for name in stored:
+        if name in ABLATION or name in CONTROLS or protocol not in stored[name]:
+            continue
+        over = {c: difference(sets(name), sets(c), boots.episodes)[0] for c in ("clock", "task_prior")}
+        result[name] = {
+            "shown": all(bool(gap.low > 0) for gap in over.values()),
+            **{f"over_{control}": gap.as_dict() for control, gap in over.items()},
+        }
     return result
 
 

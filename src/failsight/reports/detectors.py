@@ -70,6 +70,7 @@ def _columns(summary: Mapping[str, Any], name: str) -> tuple[tuple[str, str], ..
 def _table(summary: Mapping[str, Any], name: str) -> Table:
     about, columns = summary["datasets"][name], _columns(summary, name)
     published = summary.get("published", {}).get(name, {})
+    verdicts = any("shown" in per_set.get(name, {}) for per_set in summary["detectors"].values())
     rows: list[tuple[str, ...]] = []
     for key, per_set in summary["detectors"].items():
         if name not in per_set:
@@ -77,15 +78,18 @@ def _table(summary: Mapping[str, Any], name: str) -> Table:
         f = per_set[name]
         cells = [_points(f.get(metric), published.get(metric, {}).get(key)) for _, metric in columns]
         cells += [_share(f.get(metric)) for _, metric in _OTHER]
+        if verdicts:
+            cells.append({True: "shown", False: "not shown", None: ""}[f.get("shown")])
         rows.append(
             (summary["titles"][key]["title"], *cells, f"{f['fit_s']['value']:.2f}", f"{f['step_us']['value']:.0f}")
         )
     if name in summary.get("selected", {}):
         f = summary["selected"][name]
         cells = [_points(f.get(metric)) for _, metric in columns]
-        rows.append(("chosen on validation episodes", *cells, *[""] * (len(_OTHER) + 2)))
+        rows.append(("chosen on validation episodes", *cells, *[""] * (len(_OTHER) + verdicts + 2)))
     title = f"{name}: {about['episodes']} episodes, {about['failures']} failures, {about['tasks']} tasks"
-    heads = ("detector", *(c for c, _ in columns), *(c for c, _ in _OTHER), "fit s", "us/step")
+    verdict = ("beats clock and task",) if verdicts else ()
+    heads = ("detector", *(c for c, _ in columns), *(c for c, _ in _OTHER), *verdict, "fit s", "us/step")
     return title, heads, rows
 
 
