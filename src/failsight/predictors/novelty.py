@@ -11,6 +11,7 @@ millions do not fit a CPU benchmark, so these figures speak for the idea. The sc
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,7 +23,7 @@ from failsight.predictors.inputs import InputDesign, InputStream
 INPUTS = InputDesign(signals=False, hidden=True, components=32)
 
 
-class NoveltyPredictor:
+class NoveltyPredictor(ABC):
     """Running mean of a novelty score."""
 
     name = ""
@@ -48,9 +49,9 @@ class NoveltyPredictor:
         self._steps += 1
         return Risk(p_fail=float("nan"), evidence=self._total / self._steps)
 
+    @abstractmethod
     def novelty(self, x: Array) -> float:
         """Novelty of one step's inputs (C,)."""
-        raise NotImplementedError
 
     def save_state(self) -> dict[str, Array]:
         """Sum and number of steps."""

@@ -41,7 +41,7 @@ from failsight.predictors.detectors import CONTROLS, DETECTORS, SLOW, FitData, t
 from failsight.recipes.collecting import commit, versions
 from failsight.recipes.experiment import Reporter
 from failsight.recipes.importing import import_log
-from failsight.recipes.log_fitting import read_data
+from failsight.recipes.log_fitting import describe, read_data
 from failsight.recipes.many_fitting import leave_policy_out
 from failsight.reports.html import write_report
 from failsight.runtime.pool import run_pool
@@ -233,7 +233,7 @@ def summarise(folder: Path, sets: Mapping[str, DataSet], tickets: list[Ticket]) 
         chosen = select(candidates, data.facts, cut)
         selected[name] = auc_figures(chosen, data.facts, boots, True)
         against[name] = _against_default(stored, data, boots, cut)
-        about[name] = _about(data, stored, cut)
+        about[name] = describe(data)
     return {
         "kind": "bench",
         "default": next(iter(DETECTORS)),
@@ -301,20 +301,6 @@ def _against_default(stored: Mapping[str, Any], data: DataSet, boots: Any, cut: 
             "within": {**within.as_dict(), "p": _number(p_within)},
         }
     return table
-
-
-def _about(data: DataSet, stored: Mapping[str, Any], cut: str) -> dict[str, Any]:
-    facts = data.facts
-    whole = FitData(data.sequences, data.columns, 0)
-    return {
-        "episodes": len(facts.task),
-        "failures": int(facts.failed.sum()),
-        "tasks": len(np.unique(facts.task)),
-        "horizon": facts.horizon,
-        "judged_at": "25 % of the horizon" if cut == "25" else "the shortest episode of the task",
-        "contradictory_failures": int((facts.failed & ~facts.timed_out).sum()),
-        "lacking": {name: d.lacks(whole) for name, d in DETECTORS.items() if d.lacks(whole)},
-    }
 
 
 def _leaks(folder: Path, data: DataSet) -> list[dict[str, Any]]:

@@ -245,7 +245,7 @@ def summarise_log(
     data = fitted.data
     note("judging it on held-out folds, beside clock, task prior and permuted labels")
     table = judge_log(data, [options.detector, *(n for n in JUDGED if n != options.detector)], note)
-    words, metric, within = fold_metrics(data.facts)
+    _, metric, within = fold_metrics(data.facts)
     shown, sentence = headline(table[options.detector], metric, {name: table[name] for name in ("clock", "task_prior")})
     seeds = {meta.ticket: meta.seed for meta in run.episodes}
     leaks = find_leaks(data.sequences, data.facts, [seeds[s.ticket] for s in data.sequences])
@@ -259,7 +259,7 @@ def summarise_log(
         "detectors": {name: {data.name: figures} for name, figures in table.items()},
         "headline": {"metric": metric, "shown": shown, "sentence": sentence},
         "headline_within": _within_claim(table, options.detector, within),
-        "datasets": {data.name: _about(data, words)},
+        "datasets": {data.name: describe(data)},
         "titles": titles(DETECTORS),
         "leaks": {data.name: [leak.as_dict() for leak in leaks]},
         "calibration": _calibration(fitted),
@@ -279,7 +279,8 @@ def _within_claim(table: dict[str, dict[str, Any]], name: str, metric: str) -> d
     return {"metric": metric, "shown": shown, "sentence": f"{value}{span} of 100, chance is 50"}
 
 
-def _about(data: DataSet, words: str) -> dict[str, Any]:
+def describe(data: DataSet) -> dict[str, Any]:
+    """What a summary says about a data set."""
     facts = data.facts
     whole = FitData(data.sequences, data.columns, 0)
     return {
@@ -287,7 +288,8 @@ def _about(data: DataSet, words: str) -> dict[str, Any]:
         "failures": int(facts.failed.sum()),
         "tasks": len(np.unique(facts.task)),
         "horizon": facts.horizon,
-        "judged_at": words,
+        "judged_at": fold_metrics(facts)[0],
+        "contradictory_failures": int((facts.failed & ~facts.timed_out).sum()),
         "lacking": {n: lacks for n, d in DETECTORS.items() if (lacks := d.lacks(whole))},
         "per_task": {
             str(task): {
