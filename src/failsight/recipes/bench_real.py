@@ -237,7 +237,7 @@ def summarise(folder: Path, sets: Mapping[str, DataSet], tickets: list[Ticket]) 
     return {
         "kind": "bench",
         "default": next(iter(DETECTORS)),
-        "detectors": detectors,
+        "detectors": {name: detectors[name] for name in DETECTORS if name in detectors},
         "losses": losses,
         "permuted": permuted,
         "against_default": against,
