@@ -122,3 +122,16 @@ def write_json_log(folder, **options):
     for task, rows in lines.items():
         (folder / f"{task}.jsonl").write_text("\n".join(rows) + "\n")
     return folder
+
+
+class Quiet:
+    """A reporter that says nothing."""
+
+    def stage(self, title):
+        pass
+
+    def count(self, total):
+        return lambda note: None
+
+    def note(self, text):
+        pass

@@ -3,23 +3,11 @@
 import json
 
 import pytest
+from conftest import Quiet
 
 from failsight.predictors.fit_recurrent import RecurrentOptions
 from failsight.recipes import bench_tabletop
 from failsight.recipes.bench_tabletop import run_bench_tabletop
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def stage(self, title):
-        pass
-
-    def count(self, total):
-        return lambda note: None
-
-    def note(self, text):
-        pass
 
 
 @pytest.mark.slow
@@ -32,7 +20,7 @@ def test_every_stage_on_a_few_episodes(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_tabletop, "FIT_TRIALS", 5)
     monkeypatch.setattr(bench_tabletop, "TEST_TRIALS", 3)
     monkeypatch.setattr(bench_tabletop, "RecurrentOptions", lambda: RecurrentOptions(members=2, epochs=5))
-    report = run_bench_tabletop(tmp_path, 1, Silent())
+    report = run_bench_tabletop(tmp_path, 1, Quiet())
     summary = json.loads((tmp_path / "summary.json").read_text())
     truth = summary["ground_truth"]
     assert summary["datasets"]["tabletop"]["episodes"] == 36

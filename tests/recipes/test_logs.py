@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import LOG_COLUMNS, LOG_NAMES, log_sequences, make_log_run, write_json_log
+from conftest import LOG_COLUMNS, LOG_NAMES, Quiet, log_sequences, make_log_run, write_json_log
 
 from failsight.cli.main import main
 from failsight.core.errors import BundleError, CalibrationError, EpisodeDataError, FailsightError
@@ -29,19 +29,6 @@ from failsight.reports.html import write_report
 
 def quiet(_):
     pass
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def stage(self, title):
-        pass
-
-    def count(self, total):
-        return quiet
-
-    def note(self, text):
-        pass
 
 
 def store(root, sequences, columns=LOG_COLUMNS):
@@ -312,7 +299,7 @@ def test_the_comparison_on_a_small_log_and_resuming_it(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_real, "ABLATION", {})
     write_json_log(tmp_path / "data" / "small", count=120, tasks=4)
     write_json_log(tmp_path / "data" / "twin", count=120, tasks=4, seed=7)
-    report = run_bench_real(tmp_path / "out", 1, Silent(), tmp_path / "data")
+    report = run_bench_real(tmp_path / "out", 1, Quiet(), tmp_path / "data")
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     row = summary["detectors"]["ledger"]["small"]
     for metric in (
@@ -340,7 +327,7 @@ def test_the_comparison_on_a_small_log_and_resuming_it(tmp_path, monkeypatch):
     files = sorted((tmp_path / "out/scores").rglob("*.npz"))
     times = [f.stat().st_mtime_ns for f in files]
     files[0].unlink()
-    run_bench_real(tmp_path / "out", 1, Silent(), tmp_path / "data")
+    run_bench_real(tmp_path / "out", 1, Quiet(), tmp_path / "data")
     assert json.loads((tmp_path / "out/summary.json").read_text())["resumed"]
     assert [f.stat().st_mtime_ns for f in files[1:]] == times[1:]
 
@@ -355,7 +342,7 @@ def test_few_tasks_and_one_sided_logs_are_left_out_by_name(tmp_path, monkeypatch
     )
     monkeypatch.setattr(bench_real, "ABLATION", {})
     notes = []
-    reporter = Silent()
+    reporter = Quiet()
     reporter.note = notes.append
     write_json_log(tmp_path / "data" / "calm", count=4)
     with pytest.raises(CalibrationError, match="nothing to judge"):

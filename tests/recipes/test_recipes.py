@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from conftest import Quiet
 
 from failsight.core.errors import FailsightError, UnknownNameError
 from failsight.core.types import EpisodeKey
@@ -18,17 +19,6 @@ from failsight.recipes.runs import RECIPES, find_recipe, run_recipe
 from failsight.recipes.tabletop import all_tasks, find_mix, plan
 from failsight.recipes.train_policy import TRAIN_RECIPES, find_train_recipe, train_policy
 from failsight.runtime.loop import Loop
-
-
-class Quiet:
-    def stage(self, title):
-        pass
-
-    def count(self, total):
-        return lambda note: None
-
-    def note(self, text):
-        pass
 
 
 def test_plans_are_keyed_and_cover_the_mix():
