@@ -41,18 +41,29 @@ def test_every_registered_name_resolves(kind, name):
     assert resolve(kind, name, TABLES[kind]) is load(TABLES[kind][name])
 
 
+DRIVE = EpisodeKey(seed=5, task="2box_hori_left", episode=2, perturbations=Perturbation.parse("wheel_slip:3+push:2"))
+OTHER_DRIVE = EpisodeKey(seed=6, task="1box_vert_right", episode=0, perturbations=Perturbation.parse("light:5"))
+SIM_KEYS = {
+    "tabletop": (KEY, OTHER, 30),
+    "navigation": (DRIVE, OTHER_DRIVE, 8),
+    "navigation-2d": (DRIVE, OTHER_DRIVE, 8),
+}
+"""Two different episodes of every simulator, and for how many steps its operator may act before the first ends."""
+
+
 @pytest.mark.sim
 @pytest.mark.parametrize("name", SIMS)
 def test_simulators(name):
+    key, other, steps = SIM_KEYS[name]
     sim = make_sim(name)
     operator = make_operator(name)
-    sim.reset(options={"key": KEY})
+    sim.reset(options={"key": key})
     actions = []
-    for _ in range(30):
+    for _ in range(steps):
         actions.append(operator.act(sim))
         sim.step(actions[-1])
     sim.close()
-    checks.check_sim(lambda: make_sim(name), KEY, OTHER, actions)
+    checks.check_sim(lambda: make_sim(name), key, other, actions)
 
 
 def test_fake_simulator():

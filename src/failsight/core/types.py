@@ -99,7 +99,7 @@ class Event:
     step: int
     kind: str
     """contact, grasp (`other` says "wrong object" when it is one), release (`other` says "goal" above the goal),
-    missed_close, displaced, toppled, fell, pushed, gripper_fault."""
+    missed_close, displaced, toppled, fell, pushed, gripper_fault; navigation: passed (`other` says on which side)."""
     subject: str
     """What it happened to or what did it: `gripper`, an object, `post`."""
     other: str = ""
@@ -125,6 +125,9 @@ class PolicyOutput:
     """(K, H, A) float16 chunks drawn for the same observation, or None."""
     members: Array | None = None
     """(M, H, A) float16 chunks of the ensemble members, or None."""
+    failure: Array | None = None
+    """(3,) float32 of a policy that has a failure head: p_fail, time to failure in steps, chance that a re-plan is
+    due; None when it has none."""
     log_prob: float | None = None
     latency_ms: float = 0.0
 

@@ -67,7 +67,7 @@ class EpisodeRecorder:
             "next.success": np.bool_(success),  # type: ignore[dict-item]
             "next.done": np.bool_(done),  # type: ignore[dict-item]
         }
-        for name in ("hidden", "samples", "members"):
+        for name in ("hidden", "samples", "members", "failure"):
             value = getattr(output, name)
             if value is not None:
                 row[f"policy.{name}"] = value.ravel()

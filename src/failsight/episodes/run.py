@@ -40,6 +40,8 @@ class Episode:
     members: Array | None
     """(T, M, H, A) float16."""
     events: tuple[Event, ...]
+    failure: Array | None = None
+    """(T, 3) float32 of a policy with a failure head: p_fail, time to failure (steps), re-plan request."""
     signals: Array | None = None
     """(T, S) float32 signals computed elsewhere; then states, actions and chunks have no columns."""
 
@@ -65,6 +67,7 @@ class Episode:
                     hidden=None if self.hidden is None else self.hidden[t],
                     samples=None if self.samples is None else self.samples[t],
                     members=None if self.members is None else self.members[t],
+                    failure=None if self.failure is None else self.failure[t],
                 )
             cursor = int(self.cursors[t])
             steps.append(
@@ -165,6 +168,7 @@ class Run:
             hidden=tensor("policy.hidden"),
             samples=tensor("policy.samples"),
             members=tensor("policy.members"),
+            failure=tensor("policy.failure"),
             events=self._events.get(meta.ticket, ()),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,16 @@ def make_policy(name: str) -> Policy:
         policy: Policy = resolve("policy", name, POLICIES)()
         return policy
     if Path(name).exists():
-        loaded: Policy = load("failsight.policies.vla.policy:TinyPolicy").load(name)
+        kind = "streaming:VLAPolicy" if _checkpoint_type(Path(name)) == "vla" else "policy:TinyPolicy"
+        loaded: Policy = load(f"failsight.policies.vla.{kind}").load(name)
         return loaded
     raise UnknownNameError("policy or checkpoint folder", name, POLICIES)
+
+
+def _checkpoint_type(folder: Path) -> str:
+    """What a checkpoint folder says it is; the loader says what is wrong when it says nothing."""
+    path = folder / "config.json"
+    return str(json.loads(path.read_text()).get("type")) if path.is_file() else ""
 
 
 def make_operator(sim: str) -> Operator:

@@ -121,5 +121,5 @@ def tensor_shapes(policy: Policy, sim: Sim, key: EpisodeKey) -> dict[str, tuple[
     sim.reset(options={"key": key})
     policy.reset(sim.task, key)
     output = policy.infer(sim.observe(), 0)
-    values = {name: getattr(output, name) for name in ("chunk", "hidden", "samples", "members")}
+    values = {name: getattr(output, name) for name in ("chunk", "hidden", "samples", "members", "failure")}
     return {f"policy.{name}": tuple(np.shape(v)) for name, v in values.items() if v is not None}

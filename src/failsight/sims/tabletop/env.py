@@ -22,11 +22,12 @@ from failsight.core.rng import keyed_rng
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Event, Perturbation, Task
+from failsight.sims.mujoco_camera import Cameras
 from failsight.sims.tabletop import scene
 from failsight.sims.tabletop.contacts import ContactReader
 from failsight.sims.tabletop.layout import make_layout
 from failsight.sims.tabletop.perturbations import KINDS, Disturbance, disturb
-from failsight.sims.tabletop.render import Cameras, add_pixel_noise
+from failsight.sims.tabletop.render import add_pixel_noise
 from failsight.sims.tabletop.tasks import TASKS, find_task
 from failsight.sims.tabletop.tracker import Scene, Tracker
 

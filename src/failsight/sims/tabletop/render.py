@@ -1,38 +1,10 @@
-"""Camera images with the flags that make primitive scenes render at about 1000 frames/s on a CPU."""
+"""Noise on camera images."""
 
 from __future__ import annotations
 
-import atexit
-
-import mujoco
 import numpy as np
 
 from failsight.core.types import Array
-
-
-class Cameras:
-    """Renders named cameras at one size; one GL context per instance, made on first use."""
-
-    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
-        self._model, self._size = model, (height, width)
-        self._renderer: mujoco.Renderer | None = None
-
-    def image(self, data: mujoco.MjData, camera: str) -> Array:
-        """(H, W, 3) uint8. Body poses must be fresh (`mj_kinematics`): after a step they lag one substep."""
-        if self._renderer is None:
-            self._renderer = mujoco.Renderer(self._model, *self._size)
-            atexit.register(self.close)  # before MuJoCo terminates EGL, else its destructor complains
-            self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-            self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        self._renderer.update_scene(data, camera)
-        return np.asarray(self._renderer.render())
-
-    def close(self) -> None:
-        """Free the GL context."""
-        if self._renderer is not None:
-            atexit.unregister(self.close)
-            self._renderer.close()
-            self._renderer = None
 
 
 def add_pixel_noise(image: Array, deviation: float, rng: np.random.Generator) -> Array:

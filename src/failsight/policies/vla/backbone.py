@@ -1,0 +1,344 @@
+"""Vision-language backbones from a folder or the hub: images and an instruction in, features at action tokens out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from failsight.core.errors import FailsightError
+from failsight.policies.vla.design import BackboneConfig
+from failsight.policies.vla.families import Family, Sequences, family_of, find_family
+from failsight.policies.vla.prompts import Composer, pad
+
+BINS = 256
+SPECIAL_OFFSET = 10
+"""Rows at the very end of a vocabulary that action bins leave alone (special tokens live there)."""
+RESET_TOKENS = 1
+
+
+class Features(NamedTuple):
+    """What a backbone returns."""
+
+    acts: Tensor
+    """(B, S, D) features of each frame, the action tokens side by side."""
+    tokens: Tensor | None
+    """(B, L, E) states from which each appended action token is predicted, or None."""
+
+
+class Backbone(Protocol):
+    """Images and instructions -> features; an `nn.Module`."""
+
+    width: int
+    """D."""
+    token_width: int
+    """E."""
+
+    def __call__(
+        self, images: Tensor, texts: Sequence[str], resets: Sequence[bool], bins: Tensor | None = None
+    ) -> Features:
+        """(B, S, C, 3, H, W) float in [0, 1] of S frames that share one sequence, B instructions, (B, L) action bins."""
+
+
+class VLMBackbone(nn.Module):
+    """A transformers model with learnable action tokens, frozen, low-rank or in full."""
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(self, config: BackboneConfig, cameras: int, needs_bins: bool, folder: Path | None = None) -> None:
+        """`folder` holds `backbone/` of a checkpoint trained in full."""
+        super().__init__()
+        self.config = config
+        source = resolve_source(config) if folder is None else str(folder)
+        model, tokenizer = _load(source, config, from_weights=folder is None)
+        self.family = _require_family(config, model.config.model_type)
+        self.family.prepare(model)
+        side = config.image_size or int(_vision(model.config).image_size)
+        _vision(model.config).image_size = side
+        if self.family.name == "idefics":
+            model.config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+        rows = model.get_input_embeddings().weight.shape[0]
+        fresh = _free_rows(model, len(tokenizer), config.action_tokens + RESET_TOKENS)
+        self._bin_ids = list(
+            range(min(rows, len(tokenizer)) - SPECIAL_OFFSET - BINS, min(rows, len(tokenizer)) - SPECIAL_OFFSET)
+        )
+        if needs_bins and self._bin_ids[0] < 0:
+            raise FailsightError(f"A vocabulary of {len(tokenizer)} has no room for {BINS} action tokens.")
+        trained = fresh + (self._bin_ids if needs_bins else [])
+        self.model, self._core = _tune(model, self.family, config, trained)
+        templates = (config.prompt or self.family.prompt, self.family.interleaved)
+        new = {"act": fresh[: config.action_tokens], "reset": fresh[config.action_tokens :]}
+        self.tokenizer = tokenizer
+        self._compose = Composer(tokenizer, self.family.image(model.config), templates, new, cameras)
+        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self._side = side
+        mean, std = _pixel_statistics(source, self.family)
+        self.register_buffer("_mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("_std", torch.tensor(std)[:, None, None], persistent=False)
+        self.token_width = int(model.config.get_text_config().hidden_size)
+        self.width = self.token_width * len(config.layers) * config.action_tokens
+        if config.checkpointing:
+            self._core.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def forward(
+        self, images: Tensor, texts: Sequence[str], resets: Sequence[bool], bins: Tensor | None = None
+    ) -> Features:
+        """See `Backbone`."""
+        frames = images.shape[1]
+        layouts = [self._compose(text, reset, frames) for text, reset in zip(texts, resets, strict=True)]
+        appended = None if bins is None else torch.tensor(self._bin_ids)[bins.cpu()]
+        padded = pad(layouts, self._pad, appended, causal=frames > 1)
+        device = images.device
+        sequences = Sequences(
+            ids=padded.ids.to(device),
+            mask=padded.mask.long().to(device),
+            slots=padded.slots.to(device),
+            seen=padded.seen.to(device),
+            prefix=padded.prefix.to(device),
+            pixels=self._pixels(images),
+        )
+        inputs = {"input_ids": sequences.ids, "attention_mask": sequences.mask, "use_cache": False}
+        inputs |= self.family.keys(self._core.config, sequences)
+        deep = self.config.layers != (-1,)
+        output = self.family.run(self._core, {**inputs, "output_hidden_states": deep})
+        states = [output.hidden_states[i] for i in self.config.layers] if deep else [output.last_hidden_state]
+        return self._read(
+            states, output.last_hidden_state, padded.acts.to(device), padded.ends.to(device), bins, frames
+        )
+
+    def _read(
+        self, states: list[Tensor], last: Tensor, acts: Tensor, ends: Tensor, bins: Tensor | None, frames: int
+    ) -> Features:
+        picked = [torch.take_along_dim(state, acts[..., None], 1) for state in states]
+        features = torch.cat(picked, -1).view(len(acts), frames, self.width)
+        if bins is None:
+            return Features(features, None)
+        at = ends[:, None] + torch.arange(bins.shape[1] + 1, device=ends.device)
+        return Features(features, torch.take_along_dim(last, at[..., None], 1))
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        batch, frames, cameras = images.shape[:3]
+        flat = images.flatten(0, 2)
+        if flat.shape[-2:] != (self._side, self._side):
+            flat = F.interpolate(flat, (self._side, self._side), mode="bicubic", antialias=True).clamp(0, 1)
+        flat = (flat - self._mean) / self._std
+        dtype = next(self._core.parameters()).dtype
+        return flat.view(batch, frames * cameras, *flat.shape[1:]).to(dtype)
+
+    def bin_rows(self) -> Tensor:
+        """(256, E) vocabulary rows of the action bins, the start of a classifier over them."""
+        head = self._core.get_output_embeddings()
+        table = head.weight if head is not None else self._core.get_input_embeddings().weight
+        ids = torch.tensor(self._bin_ids, device=table.device)
+        rows: Tensor = table.detach()[ids].float().clone()
+        return rows
+
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks, for hooks."""
+        found = self._core.get_submodule(self.family.decoder)
+        assert isinstance(found, nn.ModuleList)
+        return found
+
+    def save(self, folder: Path) -> None:
+        """`adapter/` (frozen and low-rank) or everything under `backbone/`."""
+        from safetensors.torch import save_file
+
+        if self.config.tuning == "full":
+            target = folder / "backbone"
+            target.mkdir(parents=True, exist_ok=True)
+            self._core.config.save_pretrained(target)
+            self.tokenizer.save_pretrained(target)
+            (target / "pixels.json").write_text(
+                json.dumps([self._mean.flatten().tolist(), self._std.flatten().tolist()])
+            )
+            save_file(_own_tensors(self._core), target / "weights.safetensors")
+            return
+        self.model.save_pretrained(folder / "adapter")
+        path = folder / "adapter" / "adapter_config.json"
+        data = json.loads(path.read_text())
+        data["base_model_name_or_path"] = None if Path(self.config.source).exists() else self.config.source
+        path.write_text(json.dumps(data, indent=1))
+        self.tokenizer.save_pretrained(folder / "processor")
+
+    def restore(self, folder: Path) -> None:
+        """Weights written by `save`."""
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        if self.config.tuning == "full":
+            self._core.load_state_dict(load_file(folder / "backbone" / "weights.safetensors"), strict=False)
+        else:
+            set_peft_model_state_dict(self.model, load_file(folder / "adapter" / "adapter_model.safetensors"))
+
+
+def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """State without the second name of tied tensors, which safetensors refuses."""
+    kept: dict[int, str] = {}
+    for name, value in model.state_dict().items():
+        kept.setdefault(value.data_ptr() or id(value), name)
+    state = model.state_dict()
+    return {name: state[name].contiguous() for name in kept.values()}
+
+
+def _require_family(config: BackboneConfig, model_type: str) -> Family:
+    family = find_family(config.family)
+    if model_type not in family.model_types:
+        found = family_of(model_type).name
+        raise FailsightError(
+            f"{config.source} holds a {found} model, not {config.family}; use --backbone.family {found}."
+        )
+    return family
+
+
+def resolve_source(config: BackboneConfig) -> str:
+    """A folder as it is, else a hub id that is cached or can be fetched.
+
+    Raises FailsightError that says which paths were tried and what to type.
+    """
+    path = Path(config.source).expanduser()
+    if (path / "config.json").is_file():
+        return str(path)
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import HFValidationError
+
+    looks_local = config.source.startswith((".", "/", "~")) or config.source.count("/") > 1 or path.exists()
+    if config.source and not looks_local:
+        try:
+            if isinstance(try_to_load_from_cache(config.source, "config.json", revision=config.revision), str):
+                return config.source
+            from transformers import AutoConfig
+
+            AutoConfig.from_pretrained(config.source, revision=config.revision)
+        except (OSError, ValueError, HFValidationError):
+            pass
+        else:
+            return config.source
+    tried = [f"{path.absolute()} ({_why(path)})"]
+    if path.is_symlink():
+        tried.append(f"its link target {path.resolve()} ({_why(path.resolve())})")
+    if config.source and not looks_local:
+        tried.append(f"the hub cache {HF_HUB_CACHE} (no revision {config.revision!r} of it) and the hub itself")
+    raise FailsightError(
+        f"No model found for --backbone.source {config.source!r}. Tried: {'; '.join(tried)}. "
+        f"Fetch it with: hf download {config.source or 'ORG/NAME'}, or give a folder that holds config.json."
+    )
+
+
+def _why(path: Path) -> str:
+    if path.is_dir():
+        return "a folder without config.json"
+    return "a file, not a folder" if path.exists() else "does not exist"
+
+
+def _load(source: str, config: BackboneConfig, from_weights: bool) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, utils
+
+    from failsight.policies.vla import prismatic
+
+    prismatic.register()
+    utils.logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=config.revision)
+        if from_weights:
+            model = AutoModelForImageTextToText.from_pretrained(source, revision=config.revision, dtype=torch.float32)
+        else:
+            model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(source))
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FailsightError(f"{source} does not load as a vision-language model: {first}") from error
+    return model.float(), tokenizer
+
+
+def _vision(config: Any) -> Any:
+    """The vision configuration; Qwen's has no image size, so ours is written there."""
+    vision = config.vision_config
+    if not hasattr(vision, "image_size"):
+        vision.image_size = 8 * vision.patch_size * vision.spatial_merge_size
+    return vision
+
+
+def _free_rows(model: Any, used: int, count: int) -> list[int]:
+    """Rows of the word table no token uses; the table grows when there are too few (its language head does not)."""
+    table = model.get_input_embeddings()
+    rows = table.weight.shape[0]
+    if rows - used < count:
+        grown = nn.Embedding(used + count, table.weight.shape[1], padding_idx=table.padding_idx)
+        with torch.no_grad():
+            nn.init.normal_(grown.weight, std=float(table.weight.float().std()))
+            grown.weight[:rows] = table.weight[: used + count]
+        _replace_table(model, table, grown)
+    return list(range(used, used + count))
+
+
+def _replace_table(model: Any, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in the place of another, keeping its class's own behaviour (Gemma scales inside the table)."""
+    if type(old) is nn.Embedding:
+        model.set_input_embeddings(new)
+        return
+    assert isinstance(new, nn.Embedding)
+    assert isinstance(old, nn.Embedding)
+    old.weight = nn.Parameter(new.weight.detach())
+    old.num_embeddings = new.num_embeddings
+
+
+def _tune(model: Any, family: Family, config: BackboneConfig, tokens: list[int]) -> tuple[Any, Any]:
+    """The model to train, and the plain one inside it."""
+    from peft import LoraConfig, TrainableTokensConfig, get_peft_model
+
+    if config.tuning == "full":
+        head = model.get_output_embeddings()
+        if head is not None and head.weight is not model.get_input_embeddings().weight:
+            head.requires_grad_(False)
+        return model, model
+    name = next(n for n, m in model.named_modules() if m is model.get_input_embeddings())
+    options: Any
+    if config.tuning == "lora":
+        options = LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            target_modules=family.lora,
+            trainable_token_indices={name: tokens},
+        )
+    else:
+        options = TrainableTokensConfig(target_modules=[name], token_indices=tokens)
+    peft_model = get_peft_model(model, options)
+    return peft_model, peft_model.get_base_model()
+
+
+def _pixel_statistics(source: str, family: Family) -> tuple[list[float], list[float]]:
+    """Mean and deviation of the checkpoint's own image processor; [-1, 1] scaling where it has none."""
+    saved = Path(source) / "pixels.json"
+    if saved.is_file():
+        mean, std = json.loads(saved.read_text())
+        return mean, std
+    if family.name == "openvla":
+        return [0.5] * 3, [0.5] * 3
+    from transformers.image_processing_utils import BaseImageProcessor
+
+    try:
+        data, _ = BaseImageProcessor.get_image_processor_dict(source)
+    except OSError:
+        data = {}
+    return data.get("image_mean", [0.5] * 3), data.get("image_std", [0.5] * 3)
+
+
+def weights_hash(source: str) -> str:
+    """16 hex digits over the weight files of a folder; the id itself for a hub model (its revision pins it)."""
+    files = sorted(Path(source).glob("*.safetensors")) if source else []
+    if not files:
+        return source
+    digest = hashlib.blake2b(digest_size=8)
+    for path in files:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,177 @@
+"""The lattice: backbone x head x history. What a trained policy's `config.json` says, and which cells exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.core.specs import ActionSpec, ObservationSpec
+
+HeadKind = Literal["fc", "lstm", "gpt", "discrete", "flow"]
+HistoryKind = Literal["one-step", "policy-head", "interleaved"]
+Tuning = Literal["full", "lora", "frozen"]
+Scheme = Literal["q01q99", "min-max", "mean-std", "identity"]
+
+HEADS: tuple[str, ...] = get_args(HeadKind)
+HISTORIES: tuple[str, ...] = get_args(HistoryKind)
+
+_REFUSED: dict[tuple[str, str], str] = {
+    ("lstm", "one-step"): "it models time, and one-step history has a single frame",
+    ("gpt", "one-step"): "it models time, and one-step history has a single frame",
+    ("fc", "policy-head"): "nothing would join the frames: policy-head history needs a head that models time",
+    ("flow", "policy-head"): "nothing would join the frames: policy-head history needs a head that models time",
+    ("discrete", "policy-head"): "action tokens are decoded by the backbone, which sees one frame at a time here",
+    ("discrete", "interleaved"): "action tokens end the sequence, so they cannot stand between frames",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig:
+    """Which vision-language model, and how much of it is trained."""
+
+    family: str = "tiny"
+    source: str = ""
+    """Local folder or hub id; empty for `tiny` from scratch, or a `tiny` checkpoint to start from."""
+    revision: str = "main"
+    """Of a hub id."""
+    tuning: Tuning = "full"
+    """full: everything; lora: frozen plus low-rank updates; frozen: only new tokens and the heads."""
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    action_tokens: int = 1
+    """Learnable tokens read at the end of every frame."""
+    layers: tuple[int, ...] = (-1,)
+    """Hidden layers read at the action tokens; -1 is the last one, after the final norm."""
+    image_size: int = 0
+    """Pixels per side fed to the backbone; 0: what its vision tower was built for (`tiny`: the camera's)."""
+    checkpointing: bool = False
+    """Gradient checkpointing: less memory, one more forward pass."""
+    prompt: str = ""
+    """Template with {images}, {instruction} and {act}; empty: the family's own."""
+    width: int = 160
+    """`tiny` only."""
+    depth: int = 3
+    """`tiny` only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadConfig:
+    """What turns features into action chunks."""
+
+    kind: HeadKind = "lstm"
+    width: int = 256
+    depth: int = 2
+    """Layers of LSTM or GPT; blocks of flow."""
+    flow_steps: int = 6
+    samples: int = 8
+    """Chunks drawn per inference by the flow head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryConfig:
+    """What a policy sees of the past: frames at t, t - stride, ..., and where they are joined."""
+
+    kind: HistoryKind = "policy-head"
+    window: int = 8
+    stride: int = 1
+    """Control steps between two frames; also the actions executed per inference, so training and running agree."""
+    decay: float = 1.0
+    """Loss weight of a frame is decay ** (its age in frames)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureConfig:
+    """A failure head beside the action head: p_fail, time to failure, re-plan request."""
+
+    alpha: float = 0.5
+    """Weight in the total loss."""
+    width: int = 64
+    horizon_s: float = 2.0
+    """A re-plan is requested when failure is nearer than this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VLAConfig:
+    """A complete policy."""
+
+    type: str = "vla"
+    backbone: BackboneConfig
+    head: HeadConfig
+    history: HistoryConfig
+    chunk: int = 10
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+    use_state: bool = True
+    failure: FailureConfig | None = None
+    scheme: Scheme = "q01q99"
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    """Of actions and states: q01, q99, min, max, mean, std, plus `clip` and `epsilon`."""
+    vocabulary: tuple[str, ...] = ()
+    """Words of the training instructions (`tiny` only)."""
+    gripper_ratio: float = 0.05
+    """Weight of the gripper's cross-entropy beside the arm's loss."""
+    arm_loss: Literal["huber", "mse"] = "huber"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Command, data, seed, versions, base weights' hash, success tables."""
+
+    @property
+    def actions(self) -> int:
+        """A."""
+        return len(self.action_spec.dimensions)
+
+    @property
+    def execute(self) -> int:
+        """Actions of a chunk executed before the next inference."""
+        return self.history.stride
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        data = asdict(self)
+        data["action_spec"] = self.action_spec.as_dict()
+        data["observation_spec"] = self.observation_spec.as_dict()
+        return data
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> VLAConfig:
+        """Inverse of `as_dict`."""
+        values = dict(data)
+        backbone = {**data["backbone"], "layers": tuple(data["backbone"]["layers"])}
+        values["backbone"] = BackboneConfig(**backbone)
+        values["head"] = HeadConfig(**data["head"])
+        values["history"] = HistoryConfig(**data["history"])
+        values["failure"] = None if data["failure"] is None else FailureConfig(**data["failure"])
+        values["action_spec"] = ActionSpec.from_dict(data["action_spec"])
+        values["observation_spec"] = ObservationSpec.from_dict(data["observation_spec"])
+        values["vocabulary"] = tuple(data["vocabulary"])
+        return VLAConfig(**values)
+
+
+def require_cell(head: HeadConfig, history: HistoryConfig, chunk: int) -> None:
+    """Refuse a cell that does not exist, by name and with the reason. Raises FailsightError."""
+    if head.kind not in HEADS:
+        raise UnknownNameError("head", head.kind, HEADS)
+    if history.kind not in HISTORIES:
+        raise UnknownNameError("history", history.kind, HISTORIES)
+    reason = _REFUSED.get((head.kind, history.kind))
+    if reason:
+        able = ", ".join(h for h in HISTORIES if (head.kind, h) not in _REFUSED)
+        raise FailsightError(
+            f"Head {head.kind!r} does not go with history {history.kind!r}: {reason}. It goes with: {able}."
+        )
+    if history.kind == "one-step" and history.window != 1:
+        raise FailsightError(f"One-step history has a window of 1, not {history.window}; set --history.window 1.")
+    if history.kind != "one-step" and history.window < 2:
+        raise FailsightError(f"History {history.kind!r} needs a window of at least 2; it is {history.window}.")
+    if not 1 <= history.stride <= chunk:
+        raise FailsightError(
+            f"A policy executes as many actions as lie between two frames: the stride ({history.stride}) must be "
+            f"between 1 and the chunk ({chunk})."
+        )
+
+
+def cells() -> list[tuple[str, str]]:
+    """Every (head, history) that exists."""
+    return [(head, history) for head in HEADS for history in HISTORIES if (head, history) not in _REFUSED]

@@ -1,0 +1,161 @@
+"""A policy network: backbone, state encoder, action head and, when asked for, a failure head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from failsight.policies.vla.backbone import Features, VLMBackbone
+from failsight.policies.vla.batch import WindowBatch
+from failsight.policies.vla.design import VLAConfig, require_cell
+from failsight.policies.vla.discrete import DiscreteHead, encode
+from failsight.policies.vla.failure_head import FailureHead, FailureLoss, failure_error
+from failsight.policies.vla.heads import HEADS, FlowHead, Loss, binary_dimensions
+from failsight.policies.vla.tiny_backbone import TinyBackbone
+
+STATE_WIDTH = 64
+DRAWS = 4
+"""Noise draws per frame in the flow loss."""
+
+
+class Acted(NamedTuple):
+    """One inference for B windows."""
+
+    chunk: Tensor
+    """(B, H, A) normalised; binary dimensions are -1 or 1."""
+    samples: Tensor | None
+    """(B, K, H, A) or None."""
+
+
+class VLAModel(nn.Module):
+    """See the module docstring. Raises FailsightError for a cell that does not exist."""
+
+    def __init__(self, config: VLAConfig, folder: Path | None = None) -> None:
+        """`folder`: the checkpoint whose weights will be restored; None starts from the base weights."""
+        super().__init__()
+        require_cell(config.head, config.history, config.chunk)
+        self.config = config
+        cameras, discrete = len(config.observation_spec.cameras), config.head.kind == "discrete"
+        self.backbone: Any
+        if config.backbone.family == "tiny":
+            self.backbone = TinyBackbone(
+                config.backbone, config.vocabulary, cameras, config.history.window, start=folder is None
+            )
+        else:
+            whole = folder / "backbone" if folder is not None and config.backbone.tuning == "full" else None
+            self.backbone = VLMBackbone(config.backbone, cameras, discrete, whole)
+        states = len(config.observation_spec.state) if config.use_state else 0
+        self.state = nn.Sequential(nn.Linear(states, STATE_WIDTH), nn.GELU(), nn.Linear(STATE_WIDTH, STATE_WIDTH))
+        inputs = self.backbone.width + (STATE_WIDTH if states else 0)
+        self.width = inputs
+        self.norm = nn.LayerNorm(self.backbone.width)
+        self.head: Any
+        if discrete:
+            self.head = DiscreteHead(config, self.backbone.bin_rows())
+        else:
+            self.head = HEADS[config.head.kind](config, inputs, config.history.window)
+        self.failure = None if config.failure is None else FailureHead(config.failure, inputs)
+        self.action_loss = Loss(config)
+        self.failure_loss: FailureLoss | None = None
+
+    # ------------------------------------------------------------------ features
+
+    def features(
+        self,
+        images: Tensor,
+        states: Tensor,
+        texts: Sequence[str],
+        resets: Sequence[bool],
+        bins: Tensor | None = None,
+    ) -> Features:
+        """Features of every frame of B windows, state included: acts (B, W, F).
+
+        Args:
+            images: (B, W, C, 3, H, W) uint8, or float in [0, 1].
+            states: (B, W, S) normalised.
+            texts: B instructions.
+            resets: B flags of the prompt-reset token.
+            bins: (B, L) action tokens so far (discrete head).
+        """
+        if images.dtype == torch.uint8:
+            images = images.float() / 255.0
+        batch, window = images.shape[:2]
+        if self.config.history.kind == "interleaved" or window == 1:
+            seen = self.backbone(images, texts, resets, bins)
+            acts, tokens = seen.acts, seen.tokens
+        else:
+            every_text = [text for text in texts for _ in range(window)]
+            every_reset = [reset for reset in resets for _ in range(window)]
+            acts = self.backbone(images.flatten(0, 1)[:, None], every_text, every_reset).acts
+            acts, tokens = acts.reshape(batch, window, -1), None
+        acts = self.norm(acts.float())
+        if self.config.use_state and states.shape[-1]:
+            acts = torch.cat([acts, self.state(states)], -1)
+        return Features(acts, None if tokens is None else tokens.float())
+
+    # ------------------------------------------------------------------ training
+
+    def forward(self, batch: WindowBatch, draws: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
+        """Losses of a batch: `action`, `failure` when there is such a head, and their weighted sum `total`.
+
+        `draws`: noise (D, B, W, H*A) and times (D, B, W, 1) of the flow head.
+        """
+        bins = encode(batch.target[:, -1]).flatten(1)[:, :-1] if isinstance(self.head, DiscreteHead) else None
+        seen = self.features(batch.images, batch.states, batch.texts, batch.resets, bins)
+        error = self._action_error(seen, batch, draws)
+        weight = batch.weight[:, -error.shape[1] :]
+        action = ((error * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)).mean()
+        losses = {"action": action, "total": action}
+        if self.failure is not None and self.config.failure is not None:
+            said = self.failure(seen.acts)
+            dt_s = 1 / self.config.action_spec.rate_hz
+            failure = failure_error(said, batch.fails, batch.failing, batch.left, dt_s, self.failure_loss)
+            losses |= {"failure": failure, "total": action + self.config.failure.alpha * failure}
+        return losses
+
+    def _action_error(self, seen: Features, batch: WindowBatch, draws: tuple[Tensor, Tensor] | None) -> Tensor:
+        """(B, W, H) loss of every predicted action (discrete: of the last frame only)."""
+        if isinstance(self.head, DiscreteHead):
+            assert seen.tokens is not None
+            return self.head.error(seen.tokens, batch.target[:, -1])[:, None]
+        if isinstance(self.head, FlowHead):
+            assert draws is not None
+            return self.head.error(seen.acts, batch.target, *draws)
+        error: Tensor = self.action_loss(self.head(seen.acts), batch.target)
+        return error
+
+    # ------------------------------------------------------------------ running
+
+    def act(self, features: Tensor, noise: Tensor | None) -> Acted:
+        """Chunk for the last frame of (B, W, F) features; `noise` (B, K, H*A) for the flow head."""
+        if isinstance(self.head, FlowHead):
+            assert noise is not None
+            samples = self._signs(self.head.sample(features[:, -1], noise))
+            return Acted(samples[:, 0], samples)
+        return Acted(self._signs(self.head(features)[:, -1]), None)
+
+    def speak(self, images: Tensor, states: Tensor, texts: Sequence[str], resets: Sequence[bool]) -> Acted:
+        """Discrete head: the chunk, token by token (greedy)."""
+        bins = torch.zeros(len(images), 0, dtype=torch.int64, device=images.device)
+        for _ in range(self.head.length):
+            tokens = self.features(images, states, texts, resets, bins).tokens
+            assert tokens is not None
+            bins = torch.cat([bins, self.head(tokens[:, -1:]).argmax(-1)], 1)
+        return Acted(self._signs(self.head.chunk(bins)), None)
+
+    def _signs(self, chunk: Tensor) -> Tensor:
+        binary = torch.tensor(binary_dimensions(self.config.action_spec), device=chunk.device)
+        return torch.where(binary, torch.where(chunk > 0, 1.0, -1.0), chunk)
+
+    def train_only(self, part: str) -> None:
+        """`all`, `failure` (the failure head on a frozen policy) or `heads` (the backbone stays as it is)."""
+        if part == "failure":
+            self.requires_grad_(False)
+            if self.failure is not None:
+                self.failure.requires_grad_(True)
+        elif part == "heads":
+            self.backbone.requires_grad_(False)

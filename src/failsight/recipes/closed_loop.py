@@ -1,0 +1,128 @@
+"""Trained policies driven in a simulator, as they are and with something taken away from them.
+
+The changes tell memory from understanding: a policy that succeeds without its instruction does not listen, one that
+succeeds with a frozen past does not use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from failsight.core.contracts import Policy
+from failsight.core.types import EpisodeKey, Observation, Outcome, PolicyOutput, Task
+from failsight.evaluation.intervals import Estimate, proportion
+from failsight.recipes.adapters import make_policy, make_sim
+from failsight.runtime.collect import Bench
+from failsight.runtime.loop import Loop, run_episode
+from failsight.runtime.pool import run_pool
+
+Change = Literal["none", "blank-instruction", "swapped-instruction", "frozen-history"]
+CHANGES: tuple[Change, ...] = ("none", "blank-instruction", "swapped-instruction", "frozen-history")
+BLANK = "go"
+"""An instruction that says nothing about the task."""
+
+
+class Drive(NamedTuple):
+    """One closed-loop episode."""
+
+    key: EpisodeKey
+    success: bool
+    collided: bool
+    side: str
+    """Navigation: on which side the obstacle was passed, empty when it was not."""
+    steps: int
+
+
+class Altered:
+    """A policy that is told something else, or remembers nothing but the present."""
+
+    def __init__(self, policy: Policy, change: Change, other: Callable[[Task], str]) -> None:
+        """`other`: the instruction of another task, for `swapped-instruction`."""
+        self._policy, self._change, self._other = policy, change, other
+        self.action_spec, self.observation_spec = policy.action_spec, policy.observation_spec
+        self.fingerprint, self.execute = f"{policy.fingerprint}-{change}", policy.execute
+
+    def reset(self, task: Task, key: EpisodeKey) -> None:
+        """Start an episode with the instruction of this change."""
+        if self._change == "blank-instruction":
+            task = replace(task, instruction=BLANK)
+        elif self._change == "swapped-instruction":
+            task = replace(task, instruction=self._other(task))
+        self._task, self._key = task, key
+        self._policy.reset(task, key)
+
+    def infer(self, observation: Observation, step: int) -> PolicyOutput:
+        """One inference; with a frozen history every frame of the window is the present one."""
+        if self._change == "frozen-history":
+            self._policy.reset(self._task, self._key)
+        return self._policy.infer(observation, step)
+
+    def save_state(self) -> bytes:
+        """The policy's memory."""
+        return self._policy.save_state()
+
+    def load_state(self, state: bytes) -> None:
+        """Restore it."""
+        self._policy.load_state(state)
+
+
+def closed_loop(
+    checkpoint: Path | str,
+    sim: str,
+    keys: Sequence[EpisodeKey],
+    workers: int,
+    change: Change = "none",
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Drive]:
+    """Drive every episode of `keys`, in their order."""
+    build = partial(_bench, sim, str(checkpoint), change)
+    drives: dict[EpisodeKey, Drive] = {}
+    for key, drive in run_pool(build, _drive, list(keys), workers):
+        drives[key] = drive
+        progress(len(drives))
+    return [drives[key] for key in keys]
+
+
+def _bench(sim: str, policy: str, change: Change) -> Bench:
+    env, plain = make_sim(sim), make_policy(policy)
+    others = other_instructions(list(env.tasks()))
+    return Bench(env, Altered(plain, change, lambda task: others[task.id]) if change != "none" else plain, {})
+
+
+def other_instructions(tasks: Sequence[Task]) -> dict[str, str]:
+    """For every task the instruction of the next one that is worded differently."""
+    found = {}
+    for i, task in enumerate(tasks):
+        later = [*tasks[i + 1 :], *tasks[:i]]
+        found[task.id] = next((t.instruction for t in later if t.instruction != task.instruction), task.instruction)
+    return found
+
+
+def _drive(bench: Bench, key: EpisodeKey) -> Drive:
+    trace, _ = run_episode(Loop(bench.sim, bench.policy), key)
+    collided = any(event.kind == "contact" for event in trace.events)
+    side = next((event.other for event in trace.events if event.kind == "passed"), "")
+    return Drive(key, trace.outcome == Outcome.SUCCESS, collided, side, len(trace.kinds))
+
+
+def success_of(drives: Sequence[Drive]) -> Estimate:
+    """Success rate with its Wilson interval."""
+    return proportion(sum(drive.success for drive in drives), len(drives))
+
+
+def obeyed(drives: Sequence[Drive]) -> Estimate:
+    """Navigation: share that passed the obstacle on the side their task asks for, among those that passed it."""
+    passed = [drive for drive in drives if drive.side]
+    return proportion(sum(drive.key.task.endswith(drive.side) for drive in passed), len(passed))
+
+
+def by_task(drives: Sequence[Drive]) -> Mapping[str, Estimate]:
+    """Success rate per task."""
+    groups: dict[str, list[Drive]] = {}
+    for drive in drives:
+        groups.setdefault(drive.key.task, []).append(drive)
+    return {task: success_of(group) for task, group in sorted(groups.items())}

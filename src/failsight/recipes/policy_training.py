@@ -1,0 +1,224 @@
+"""`failsight train-policy --data ...`: any data, any cell of the lattice -> a checkpoint, its case, its checks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from failsight.core.demonstrations import DataSet
+from failsight.core.errors import FailsightError
+from failsight.core.rng import keyed_rng
+from failsight.core.specs import ActionSpec
+from failsight.core.types import Array
+from failsight.episodes.meta import write_text_atomic
+from failsight.policies.vla.augment import Augment
+from failsight.policies.vla.config import vocabulary_of
+from failsight.policies.vla.design import (
+    BackboneConfig,
+    FailureConfig,
+    HeadConfig,
+    HistoryConfig,
+    Scheme,
+    VLAConfig,
+    require_cell,
+)
+from failsight.policies.vla.failure_head import FailureLoss
+from failsight.policies.vla.fit import FitConfig, Fitted, Hooks, Split, fit
+from failsight.policies.vla.normalise import statistics
+from failsight.policies.vla.windows import choose_actions
+from failsight.recipes.collecting import commit, versions
+from failsight.recipes.data_sets import open_data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides a training beside its data."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    history: HistoryConfig = field(default_factory=HistoryConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    augment: Augment = field(default_factory=Augment)
+    chunk: int = 10
+    action_dims: tuple[str, ...] = ()
+    """Which action dimensions to train, by name; empty: all of the data's."""
+    use_state: bool = True
+    scheme: Scheme = "q01q99"
+    clip: bool = True
+    """Clip normalised actions to [-1, 1] (q01q99 and min-max)."""
+    failure: FailureConfig | None = None
+    hold_out: tuple[str, ...] = ()
+    """Scenarios kept out of training altogether."""
+    validation_share: float = 0.1
+    """Share of the other episodes kept for the validation loss."""
+    start: Path | None = None
+    """Checkpoint to continue from."""
+    paraphrases: Path | None = None
+    """JSON: instruction -> other wordings of it."""
+
+
+def split_of(data: DataSet, hold_out: Sequence[str], share: float, seed: int) -> Split:
+    """Episodes to train and to validate on; scenarios in `hold_out` are in neither.
+
+    Raises FailsightError for a scenario the data does not have.
+    """
+    unknown = sorted(set(hold_out) - set(data.scenarios))
+    if unknown:
+        raise FailsightError(f"{data.source} has no scenario {unknown[0]!r}; it has {', '.join(data.scenarios)}.")
+    rest = [i for i, row in enumerate(data.episodes) if row.scenario not in hold_out]
+    order = keyed_rng("split", seed).permutation(len(rest))
+    count = max(1, round(share * len(rest))) if share > 0 and len(rest) > 1 else 0
+    valid = sorted(rest[i] for i in order[:count])
+    return Split(tuple(i for i in rest if i not in set(valid)), tuple(valid))
+
+
+def make_config(data: DataSet, options: TrainConfig, split: Split) -> VLAConfig:
+    """The policy's configuration; statistics are those of the training episodes alone."""
+    require_cell(options.head, options.history, options.chunk)
+    names = choose_actions(data, options.action_dims)
+    by_name = {dimension.name: dimension for dimension in data.action_spec.dimensions}
+    spec = replace(data.action_spec, dimensions=tuple(by_name[name] for name in names))
+    frames = frames_of(data, split.train)
+    columns = [data.action_spec.names.index(name) for name in names]
+    words = [text for key in data.instructions for text in (key, *data.phrasings.get(key, ()))]
+    return VLAConfig(
+        backbone=options.backbone,
+        head=options.head,
+        history=options.history,
+        chunk=options.chunk,
+        action_spec=spec,
+        observation_spec=data.observation_spec,
+        use_state=options.use_state and len(data.observation_spec.state) > 0,
+        failure=options.failure,
+        scheme=options.scheme,
+        statistics=statistics(
+            np.asarray(data.actions)[frames][:, columns], np.asarray(data.states)[frames], options.clip
+        ),
+        vocabulary=vocabulary_of(words),
+        provenance=provenance(data, options, split),
+    )
+
+
+def frames_of(data: DataSet, episodes: Sequence[int]) -> Array:
+    """Flat frame numbers of some episodes."""
+    rows = [data.episodes[e] for e in episodes]
+    return np.concatenate([np.arange(r.first, r.first + r.length) for r in rows]) if rows else np.zeros(0, np.int64)
+
+
+def provenance(data: DataSet, options: TrainConfig, split: Split) -> dict[str, object]:
+    """Where a checkpoint comes from."""
+    return {
+        "data": data.source,
+        "data_fingerprint": data.fingerprint,
+        "episodes": len(split.train),
+        "frames": len(frames_of(data, split.train)),
+        "validation_episodes": len(split.valid),
+        "hold_out": list(options.hold_out),
+        "augment": asdict(options.augment),
+        "started_from": str(options.start) if options.start else "",
+        "versions": versions(),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def train(
+    data_path: Path,
+    options: TrainConfig,
+    folder: Path,
+    *,
+    progress: Callable[[int, Mapping[str, float]], None] = lambda step, values: None,
+    success: Callable[[Path], float] | None = None,
+    failure_loss: FailureLoss | None = None,
+    cache: Path | None = None,
+) -> Fitted:
+    """Train and write `folder/best`, `folder/last`, `folder/case.json`; interrupted, the same call goes on."""
+    phrasings = None if options.paraphrases is None else read_paraphrases(options.paraphrases)
+    data = open_data(data_path, cache)
+    if phrasings is not None:
+        data = replace(data, phrasings=phrasings)
+    split = split_of(data, options.hold_out, options.validation_share, options.fit.seed)
+    config = make_config(data, options, split)
+    began = time.monotonic()
+    write_case(folder, config, options, state="training")
+    try:
+        fitted = fit(
+            data,
+            config,
+            options.fit,
+            split,
+            folder,
+            augment=options.augment,
+            start=options.start,
+            hooks=Hooks(progress=progress, success=success, failure_loss=failure_loss),
+        )
+    except FailsightError:
+        write_case(folder, config, options, state="stopped by an error")
+        raise
+    write_case(
+        folder,
+        config,
+        options,
+        state="finished",
+        best_step=fitted.best_step,
+        best_value=fitted.best_value,
+        wall_s=round(time.monotonic() - began, 1),
+    )
+    return fitted
+
+
+def read_paraphrases(path: Path) -> dict[str, list[str]]:
+    """Raises FailsightError when the file is not a table of wordings."""
+    try:
+        table = json.loads(path.read_text())
+        return {str(key): [str(v) for v in values] for key, values in table.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise FailsightError(
+            f"{path} is not a JSON object of instruction -> list of other wordings ({error})."
+        ) from error
+
+
+def write_case(folder: Path, config: VLAConfig, options: TrainConfig, **facts: object) -> None:
+    """`case.json`: one row of `failsight cases`. Facts of an earlier state stay."""
+    path = folder / "case.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    known |= {
+        "name": folder.name,
+        "date": config.provenance.get("date", ""),
+        "backbone": config.backbone.family,
+        "initialisation": config.backbone.source or "scratch",
+        "tuning": config.backbone.tuning,
+        "lora_rank": config.backbone.lora_rank if config.backbone.tuning == "lora" else 0,
+        "head": config.head.kind,
+        "history": config.history.kind,
+        "window": config.history.window,
+        "chunk": config.chunk,
+        "actions": config.actions,
+        "failure_head": config.failure is not None,
+        "data": config.provenance.get("data", ""),
+        "episodes": config.provenance.get("episodes", 0),
+        "frames": config.provenance.get("frames", 0),
+        "steps": options.fit.steps,
+        "windows_per_step": options.fit.batch * options.fit.accumulate,
+        "best_by": options.fit.best_by,
+        **facts,
+    }
+    write_text_atomic(path, json.dumps(known, indent=1))
+
+
+def note_success(folder: Path, figures: Mapping[str, object]) -> None:
+    """Add closed-loop figures to a case."""
+    path = folder / "case.json"
+    known = json.loads(path.read_text()) if path.is_file() else {"name": folder.name}
+    write_text_atomic(path, json.dumps({**known, **figures}, indent=1))
+
+
+def spec_of(data: DataSet, names: Sequence[str]) -> ActionSpec:
+    """The data's action spec, some dimensions only."""
+    chosen = choose_actions(data, names)
+    return replace(data.action_spec, dimensions=tuple(d for d in data.action_spec.dimensions if d.name in chosen))

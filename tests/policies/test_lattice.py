@@ -1,0 +1,181 @@
+"""Every backbone family x head x history: trains, saves, resumes, loads, infers; streaming equals training."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from lattice_data import FAMILIES, make_config, make_data, save_family
+
+from failsight.core.errors import FailsightError
+from failsight.core.types import EpisodeKey, Task
+from failsight.policies.vla.design import HEADS, HISTORIES, HeadConfig, HistoryConfig, cells, require_cell
+from failsight.policies.vla.families import NAMES
+from failsight.policies.vla.fit import FitConfig, Hooks, Split, Training, fit
+from failsight.policies.vla.model import VLAModel
+from failsight.policies.vla.streaming import VLAPolicy
+from failsight.policies.vla.windows import Windows
+
+SPLIT = Split((0, 1), (2,))
+FIT = FitConfig(
+    steps=6, batch=6, learning_rate=3e-3, warmup=1, schedule="constant", sampling="sequential",
+    evaluate_every=6, save_every=3, tracker="none",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory):
+    root = tmp_path_factory.mktemp("vlms")
+    return {"tiny": ""} | {name: save_family(name, root / name) for name in FAMILIES if name != "tiny"}
+
+
+def losses(folder):
+    return [r["total"] for r in map(json.loads, (folder / "losses.jsonl").read_text().splitlines()) if "total" in r]
+
+
+def observations(data, episode):
+    row = data.episodes[episode]
+    for t in range(row.length):
+        images = {f"observation.images.{name}": values[row.first + t] for name, values in data.images.items()}
+        yield {**images, "observation.state": data.states[row.first + t]}
+
+
+def stream(policy, data, episode=0):
+    """Outputs of a policy that lives through a recorded episode."""
+    task = Task(id="t", suite="s", instruction=data.episodes[episode].instruction, horizon=50)
+    policy.reset(task, EpisodeKey(seed=0, task="t", episode=0))
+    return [policy.infer(observation, t) for t, observation in enumerate(observations(data, episode))]
+
+
+def test_the_table_covers_every_family():
+    assert set(FAMILIES) == set(NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("head", "history"), cells())
+def test_every_cell_trains_saves_resumes_loads_and_infers(family, head, history, data, sources, tmp_path):
+    config = make_config(data, family, sources[family], head, history, tuning="full" if family == "tiny" else "lora")
+    before = Training(data, config, FIT, Split((0, 1), (0, 1)), tmp_path / "x", None, None, Hooks()).validation()
+    whole = fit(data, config, FIT, SPLIT, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    fit(data, config, FIT, SPLIT, cut, hooks=Hooks(stop_at=3))
+    fit(data, config, FIT, SPLIT, cut)
+    assert losses(cut) == losses(tmp_path / "whole"), "a resumed training must go on with the same losses"
+    policy = VLAPolicy.load(whole.last)
+    after = _validation(policy.model, data, policy.model.config)
+    assert after < before["total"], "three steps and more must lower the loss on the windows trained on"
+    output = stream(policy, data)[-1]
+    assert output.chunk.shape == (2, 3)
+    assert np.isfinite(output.chunk).all()
+    assert output.hidden is not None
+    assert np.isfinite(output.hidden).all()
+
+
+def _validation(model, data, config):
+    training = Training.__new__(Training)
+    from accelerate import Accelerator
+
+    training.accelerator = Accelerator(cpu=True)
+    training.options, training.config, training.model = FIT, config, model
+    training.valid = Windows(data, config, (0, 1), None)
+    return training.validation()["total"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("history", HISTORIES)
+def test_streaming_equals_the_training_forward_pass(family, history, data, sources):
+    """At every step of an episode; the tolerance covers batching in float32."""
+    head = {"one-step": "fc", "policy-head": "lstm", "interleaved": "fc"}[history]
+    model = VLAModel(make_config(data, family, sources[family], head, history, "full" if family == "tiny" else "lora"))
+    policy = VLAPolicy(model)
+    streamed = np.stack([output.chunk for output in stream(policy, data)])
+    windows = Windows(data, model.config, (0,), None)
+    batch = windows.batch(np.arange(len(windows)), None)
+    with torch.inference_mode():
+        seen = model.features(batch.images, batch.states, batch.texts, batch.resets).acts
+        trained = windows.actions.backward(model.head(seen)[:, -1].numpy())
+    np.testing.assert_allclose(streamed, np.clip(trained, -2, 2), atol=2e-4)
+
+
+def test_streaming_with_a_stride_and_missing_ticks(data):
+    config = make_config(data, "tiny", "", "lstm", "policy-head", "full", chunk=4)
+    config = replace(config, history=HistoryConfig(kind="policy-head", window=3, stride=2))
+    policy = VLAPolicy(VLAModel(config))
+    frames = list(observations(data, 0))
+    task = Task(id="t", suite="s", instruction="go left", horizon=50)
+    policy.reset(task, EpisodeKey(seed=0, task="t", episode=0))
+    for t in (0, 2, 3, 7):  # an intervention shifted the ticks
+        last = policy.infer(frames[t], t)
+    saved = policy.save_state()
+    again = policy.infer(frames[7], 7)
+    assert np.array_equal(again.chunk, last.chunk), "asking twice must change nothing"
+    policy.reset(task, EpisodeKey(seed=0, task="t", episode=1))
+    policy.load_state(saved)
+    assert np.array_equal(policy.infer(frames[7], 7).chunk, last.chunk)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "tiny"])
+@pytest.mark.parametrize("tuning", ["frozen", "full"])
+def test_other_tunings_round_trip(family, tuning, data, sources, tmp_path):
+    config = make_config(data, family, sources[family], "fc", "interleaved", tuning, action_tokens=2, layers=(-1, 1))
+    fitted = fit(data, config, replace(FIT, steps=3), SPLIT, tmp_path)
+    trained = VLAPolicy.load(fitted.last)
+    assert np.isfinite(stream(trained, data)[-1].chunk).all()
+    if tuning == "full":
+        assert not (fitted.last / "adapter").exists()
+    else:
+        sizes = [p.stat().st_size for p in (fitted.last / "adapter").glob("*.safetensors")]
+        assert sizes
+        assert max(sizes) < 20_000, "only the new tokens are kept"
+
+
+@pytest.mark.parametrize(("head", "history"), [(h, y) for h in HEADS for y in HISTORIES if (h, y) not in cells()])
+def test_cells_that_do_not_exist_are_refused_by_name(head, history):
+    window = 1 if history == "one-step" else 4
+    with pytest.raises(FailsightError, match=f"Head '{head}' does not go with history '{history}'"):
+        require_cell(HeadConfig(kind=head), HistoryConfig(kind=history, window=window), 5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frames_do_not_look_ahead(family, data, sources):
+    """Interleaved history: a later frame never changes an earlier frame's features, and always changes its own."""
+    tuning = "full" if family == "tiny" else "lora"
+    model = VLAModel(make_config(data, family, sources[family], "fc", "interleaved", tuning)).eval()
+    batch = Windows(data, model.config, (0,), None).batch(np.array([5, 8]), None)
+    changed = batch.images.clone()
+    changed[:, 2] = 255 - changed[:, 2]
+    with torch.inference_mode():
+        first = model.features(batch.images, batch.states, batch.texts, batch.resets).acts
+        second = model.features(changed, batch.states, batch.texts, batch.resets).acts
+    assert torch.equal(first[:, :2], second[:, :2])
+    assert float((first[:, 2] - second[:, 2]).abs().max()) > 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_instruction_reset_and_padding(family, data, sources):
+    """Another wording and the reset token change the features; a longer neighbour in the batch does not."""
+    tuning = "full" if family == "tiny" else "lora"
+    model = VLAModel(make_config(data, family, sources[family], "fc", "one-step", tuning)).eval()
+    batch = Windows(data, model.config, (0,), None).batch(np.array([5, 5]), None)
+
+    def features(texts, resets):
+        with torch.inference_mode():
+            return model.features(batch.images[: len(texts)], batch.states[: len(texts)], texts, resets).acts
+
+    alone = features(["go left"], [False])
+    assert float((features(["go right"], [False]) - alone).abs().max()) > 1e-6
+    assert float((features(["go left"], [True]) - alone).abs().max()) > 1e-6
+    beside = features(["go left", "go to the bottle and then to the left or to the right"], [False, True])
+    np.testing.assert_allclose(beside[0].numpy(), alone[0].numpy(), atol=2e-5)

@@ -1,0 +1,263 @@
+"""The training loop: two processes, bad input, continuing, what is frozen, what a checkpoint says."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lattice_data import make_config, make_data, save_family
+
+from failsight.core.errors import FailsightError, SpecMismatchError
+from failsight.policies.vla.backbone import resolve_source
+from failsight.policies.vla.design import BackboneConfig, FailureConfig
+from failsight.policies.vla.fit import FitConfig, Hooks, Split, fit
+from failsight.policies.vla.store import load_model, read_config
+from failsight.policies.vla.streaming import VLAPolicy
+
+SPLIT = Split((0, 1), (2,))
+FIT = FitConfig(
+    steps=4, batch=4, learning_rate=1e-3, warmup=1, schedule="cosine", evaluate_every=4, save_every=2, tracker="none"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data") / "set", labels=True)
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+
+
+def losses(folder):
+    return [row["total"] for row in rows(folder) if "total" in row]
+
+
+WORKER = """
+import sys; sys.path.insert(0, {tests!r})
+from pathlib import Path
+from lattice_data import make_config
+from failsight.core.demonstrations import load_demonstrations
+from failsight.policies.vla.augment import Augment
+from failsight.policies.vla.fit import FitConfig, Split, fit
+import torch
+torch.set_num_threads(1)
+data = load_demonstrations(Path({data!r}))
+config = make_config(data, "tiny", "", {head!r}, {history!r}, "full", failure=True)
+options = FitConfig(steps=6, batch={batch}, learning_rate=1e-3, warmup=1, evaluate_every=6, save_every=3, tracker="none",
+                    accumulate=2)
+fit(data, config, options, Split((0, 1), (2,)), Path({out!r}), augment=Augment())
+"""
+
+
+def launch(tmp_path, data, name, batch, processes, head, history):
+    script, out = tmp_path / f"{name}.py", tmp_path / name
+    tests = str(Path(__file__).parent)
+    script.write_text(
+        WORKER.format(tests=tests, data=str(data.folder), head=head, history=history, batch=batch, out=str(out))
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(script)]
+    if processes > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        command = [*launcher, "--master_port", str(port), str(script)]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    return losses(out), rows(out)[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("head", "history"), [("lstm", "policy-head"), ("flow", "one-step")])
+def test_two_processes_equal_one_with_the_doubled_batch(data, tmp_path, head, history):
+    """gloo on CPU, with accumulation, augmentation and a failure head; float32 sums in another order: 1e-4 relative."""
+    one, valid_one = launch(tmp_path, data, "one", 4, 1, head, history)
+    two, valid_two = launch(tmp_path, data, "two", 2, 2, head, history)
+    assert len(one) == len(two) == 6
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    np.testing.assert_allclose(valid_two["valid_total"], valid_one["valid_total"], rtol=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_windows_of_the_batch(data, tmp_path):
+    config = make_config(data, "tiny", "", "fc", "one-step", "full")
+    config = replace(config, arm_loss="mse")
+    options = replace(FIT, learning_rate=1e30, clip=0.0, warmup=0, steps=20)
+    with pytest.raises(FailsightError, match=r"not finite at step \d+.*episode-\d:\d"):
+        fit(data, config, options, SPLIT, tmp_path)
+
+
+def test_a_folder_of_another_training_is_refused(data, tmp_path):
+    config = make_config(data, "tiny", "", "fc", "one-step", "full")
+    fit(data, config, FIT, SPLIT, tmp_path)
+    with pytest.raises(FailsightError, match="other settings"):
+        fit(data, config, replace(FIT, learning_rate=2e-3), SPLIT, tmp_path)
+    other = make_data(tmp_path / "other", seed=5)
+    with pytest.raises(FailsightError, match="other data"):
+        fit(other, config, FIT, SPLIT, tmp_path)
+
+
+def test_no_training_episode_is_an_error(data, tmp_path):
+    with pytest.raises(FailsightError, match="No training windows"):
+        fit(data, make_config(data, "tiny", "", "fc", "one-step", "full"), FIT, Split((), (0,)), tmp_path)
+
+
+def test_a_failure_head_alone_leaves_the_policy_as_it_is(data, tmp_path):
+    config = make_config(data, "tiny", "", "lstm", "policy-head", "full")
+    policy = fit(data, config, FIT, SPLIT, tmp_path / "policy")
+    with_head = replace(config, failure=FailureConfig(width=16))
+    options = replace(FIT, train="failure", steps=12, learning_rate=1e-2)
+    fitted = fit(data, with_head, options, SPLIT, tmp_path / "head", start=policy.last)
+    before, after = load_model(policy.last), load_model(fitted.last)
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name]), name
+    failure = [row["failure"] for row in rows(tmp_path / "head") if "failure" in row]
+    assert failure[-1] < failure[0]
+
+
+def test_a_joint_failure_head_speaks_at_run_time(data, tmp_path):
+    from failsight.core.types import EpisodeKey, Task
+
+    config = make_config(data, "tiny", "", "lstm", "policy-head", "full", failure=True)
+    fitted = fit(data, config, FIT, SPLIT, tmp_path)
+    policy = VLAPolicy.load(fitted.last)
+    policy.reset(Task(id="t", suite="s", instruction="go left", horizon=9), EpisodeKey(seed=0, task="t", episode=0))
+    observation = {"observation.images.cam0": data.images["cam0"][0], "observation.state": data.states[0]}
+    p_fail, left, replan = policy.infer(observation, 0).failure
+    assert 0 < p_fail < 1
+    assert left >= 0
+    assert 0 < replan < 1
+
+
+def test_a_loss_of_the_menu_can_take_the_place_of_the_default(data, tmp_path):
+    seen = []
+
+    def loss(logits, fails, mask):
+        seen.append((logits.shape, fails.shape, mask.shape))
+        return (logits * mask).pow(2).mean()
+
+    config = make_config(data, "tiny", "", "lstm", "policy-head", "full", failure=True)
+    fit(data, config, replace(FIT, steps=1), SPLIT, tmp_path, hooks=Hooks(failure_loss=loss))
+    assert seen
+    assert seen[0] == ((4, 3), (4, 3), (4, 3))
+
+
+def test_a_checkpoint_of_another_spec_is_not_continued(data, tmp_path):
+    config = make_config(data, "tiny", "", "fc", "one-step", "full")
+    fitted = fit(data, config, FIT, SPLIT, tmp_path / "a")
+    other = make_data(tmp_path / "two", size=2)
+    with pytest.raises(SpecMismatchError, match="action_spec"):
+        fit(
+            other,
+            make_config(other, "tiny", "", "fc", "one-step", "full"),
+            FIT,
+            SPLIT,
+            tmp_path / "b",
+            start=fitted.last,
+        )
+
+
+def test_training_continues_on_other_data(data, tmp_path):
+    config = make_config(data, "tiny", "", "fc", "one-step", "full")
+    first = fit(data, config, replace(FIT, steps=30, schedule="constant"), SPLIT, tmp_path / "a")
+    more = make_data(tmp_path / "more", seed=9, labels=True)
+    fit(more, config, replace(FIT, steps=2), SPLIT, tmp_path / "b", start=first.last)
+    fit(more, config, replace(FIT, steps=2), SPLIT, tmp_path / "c")
+    assert losses(tmp_path / "b")[0] < losses(tmp_path / "c")[0]
+
+
+def test_best_by_success_asks_the_simulator(data, tmp_path):
+    scores = iter([0.5, 0.75, 0.25])
+    config = make_config(data, "tiny", "", "fc", "one-step", "full")
+    options = replace(FIT, steps=6, evaluate_every=2, best_by="success")
+    fitted = fit(data, config, options, SPLIT, tmp_path, hooks=Hooks(success=lambda folder: next(scores)))
+    assert (fitted.best_step, fitted.best_value) == (4, 0.75)
+    assert read_config(fitted.best).provenance["success"] == 0.75
+    with pytest.raises(FailsightError, match=r"name one with --simulator"):
+        fit(data, config, options, SPLIT, tmp_path / "x")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_schedules_precisions_and_accumulation_train(data, tmp_path, schedule, precision):
+    config = make_config(data, "tiny", "", "gpt", "policy-head", "full")
+    options = replace(FIT, steps=8, schedule=schedule, precision=precision, accumulate=2, sampling="sequential")
+    fit(data, config, options, SPLIT, tmp_path)
+    assert np.isfinite(losses(tmp_path)).all()
+
+
+def test_gradient_checkpointing_changes_no_loss(data, tmp_path):
+    source = save_family("kosmos-2", tmp_path / "vlm")
+    for name, on in (("a", False), ("b", True)):
+        config = make_config(data, "kosmos-2", source, "fc", "one-step", checkpointing=on)
+        fit(data, config, FIT, SPLIT, tmp_path / name)
+    np.testing.assert_allclose(losses(tmp_path / "a"), losses(tmp_path / "b"), rtol=1e-5)
+
+
+def test_base_weights_that_changed_are_noticed(data, tmp_path):
+    source = save_family("llava", tmp_path / "vlm")
+    fitted = fit(data, make_config(data, "llava", source, "fc", "one-step"), FIT, SPLIT, tmp_path / "run")
+    save_family("llava", tmp_path / "vlm").touch()
+    load_model(fitted.last)
+    from failsight.testing.tiny_vlms import save_tiny_vlm
+
+    save_tiny_vlm("llava", tmp_path / "vlm", seed=3)
+    with pytest.raises(FailsightError, match="was trained on base weights"):
+        load_model(fitted.last)
+
+
+def test_damaged_checkpoints_are_one_sentence(data, tmp_path):
+    fitted = fit(data, make_config(data, "tiny", "", "fc", "one-step", "full"), FIT, SPLIT, tmp_path)
+    weights = fitted.last / "head.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(FailsightError, match=r"does not fit its config\.json"):
+        load_model(fitted.last)
+    with pytest.raises(FailsightError, match="No checkpoint in"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_a_missing_backbone_says_what_was_tried(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "gone")
+    with pytest.raises(FailsightError, match=r"does not exist.*its link target .*gone.*hf download"):
+        resolve_source(BackboneConfig(family="llava", source=str(link)))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FailsightError, match=r"a folder without config\.json"):
+        resolve_source(BackboneConfig(family="llava", source=str(tmp_path / "empty")))
+    with pytest.raises(FailsightError, match=r"the hub cache .*hf download microsoft/kosmos-2"):
+        resolve_source(BackboneConfig(family="kosmos-2", source="microsoft/kosmos-2-not-here"))
+
+
+def test_the_wrong_family_is_named(data, tmp_path):
+    source = save_family("smolvlm", tmp_path / "vlm")
+    with pytest.raises(FailsightError, match=r"--backbone\.family smolvlm"):
+        fit(data, make_config(data, "llava", source, "fc", "one-step"), FIT, SPLIT, tmp_path / "x")
+
+
+def test_a_frozen_tiny_needs_something_to_freeze(data, tmp_path):
+    with pytest.raises(FailsightError, match="nothing to freeze"):
+        fit(data, make_config(data, "tiny", "", "fc", "one-step", "lora"), FIT, SPLIT, tmp_path)
+
+
+def test_low_rank_updates_of_a_shipped_tiny_backbone(data, tmp_path):
+    config = make_config(data, "tiny", "tabletop-strong", "lstm", "policy-head", "lora")
+    config = replace(config, backbone=replace(config.backbone, width=160, depth=3))
+    fitted = fit(data, config, FIT, SPLIT, tmp_path)
+    model = load_model(fitted.last)
+    from safetensors.torch import load_file
+
+    shipped = Path(resolve_shipped("tabletop-strong")) / "model.safetensors"
+    original = load_file(shipped)["towers.0.conv1.weight"]
+    assert torch.equal(model.backbone.towers[0].conv1.base_layer.weight, original), "frozen weights stay"
+
+
+def resolve_shipped(name):
+    from failsight.policies.vla import shipped
+
+    return shipped.CHECKPOINTS / name
