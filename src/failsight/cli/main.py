@@ -229,6 +229,9 @@ def _print_verdict(folder: Path) -> None:
 
     summary = json.loads((folder / "summary.json").read_text())
     console.print()
+    if summary.get("kind") == "study":
+        _print_study(summary)
+        return
     if summary.get("kind") == "bench":
         for title, columns, rows in table_rows(summary):
             half = (len(columns) + 1) // 2
@@ -241,6 +244,18 @@ def _print_verdict(folder: Path) -> None:
     for claim in claims(summary):
         tag = "[green]shown    [/green]" if claim.shown else "[red]not shown[/red]"
         console.print(f"{tag}  [bold]{claim.title}.[/bold] {claim.sentence}", soft_wrap=True)
+
+
+def _print_study(summary: dict[str, Any]) -> None:
+    from failsight.reports.studies import table_rows
+
+    for title, columns, rows in table_rows(summary):
+        print_table(columns, rows, title)
+    for line in summary["remarks"]:
+        console.print(line, soft_wrap=True)
+    for claim in summary["claims"]:
+        tag = "[green]shown    [/green]" if claim["shown"] else "[red]not shown[/red]"
+        console.print(f"{tag}  [bold]{claim['title']}.[/bold] {claim['sentence']}", soft_wrap=True)
 
 
 COMMANDS: dict[str, Any] = {

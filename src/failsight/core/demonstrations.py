@@ -90,7 +90,7 @@ class EpisodeRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSet:
+class DemonstrationSet:
     """A folder of demonstrations, N frames in all."""
 
     folder: Path
@@ -147,7 +147,7 @@ def save_demonstrations(
     source: str,
     steps_per_frame: int = 1,
     phrasings: Mapping[str, Sequence[str]] | None = None,
-) -> DataSet:
+) -> DemonstrationSet:
     """Write the folder in one pass with bounded memory; it appears whole or not at all."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -183,7 +183,7 @@ def save_demonstrations(
     return load_demonstrations(folder)
 
 
-def load_demonstrations(folder: Path) -> DataSet:
+def load_demonstrations(folder: Path) -> DemonstrationSet:
     """Mapped arrays of a folder. Raises EpisodeDataError when it is not one, or incomplete."""
     path = folder / "episodes.json"
     if not path.is_file():
@@ -198,7 +198,7 @@ def load_demonstrations(folder: Path) -> DataSet:
     def optional(name: str) -> Array | None:
         return np.load(_file(folder, name), mmap_mode="r") if _file(folder, name).is_file() else None
 
-    return DataSet(
+    return DemonstrationSet(
         folder=folder,
         action_spec=ActionSpec.from_dict(header["action_spec"]),
         observation_spec=spec,

@@ -114,6 +114,11 @@ def success_of(drives: Sequence[Drive]) -> Estimate:
     return proportion(sum(drive.success for drive in drives), len(drives))
 
 
+def collided(drives: Sequence[Drive]) -> Estimate:
+    """Share of episodes in which anything was hit."""
+    return proportion(sum(drive.collided for drive in drives), len(drives))
+
+
 def obeyed(drives: Sequence[Drive]) -> Estimate:
     """Navigation: share that passed the obstacle on the side their task asks for, among those that passed it."""
     passed = [drive for drive in drives if drive.side]

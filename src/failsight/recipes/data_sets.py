@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from failsight.core.demonstrations import DataSet, Demonstration, load_demonstrations, save_demonstrations
+from failsight.core.demonstrations import Demonstration, DemonstrationSet, load_demonstrations, save_demonstrations
 from failsight.core.errors import EpisodeDataError
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import Array, Outcome
@@ -20,7 +20,9 @@ from failsight.labels.failure_tokens import read_tokens, tokens_of
 from failsight.labels.table import read_labels
 
 
-def open_data(path: Path, cache: Path | None = None, phrasings: Mapping[str, Sequence[str]] | None = None) -> DataSet:
+def open_data(
+    path: Path, cache: Path | None = None, phrasings: Mapping[str, Sequence[str]] | None = None
+) -> DemonstrationSet:
     """The data at `path`, converted once into `cache` (default: `.frames` beside it).
 
     Raises EpisodeDataError when it is none of the formats known, or damaged.

@@ -62,6 +62,15 @@ class Reporter(Protocol):
         """Something worth saying."""
 
 
+def ticking(tick: Callable[[str], None], note: str) -> Callable[[int], None]:
+    """A progress function for work that reports how many units are done, one more at a time."""
+
+    def progress(done: int) -> None:
+        tick(note)
+
+    return progress
+
+
 @dataclass(slots=True, kw_only=True)
 class ExperimentResult:
     """Everything the report is made of."""

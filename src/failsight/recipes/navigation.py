@@ -63,7 +63,8 @@ def demonstrate(
         raise FailsightError(f"{folder} holds other recordings ({sorted(foreign)[0]}, ...); choose another folder.")
     missing = [order for order in orders if not order.path.is_file()]
     done, dropped = len(orders) - len(missing), 0
-    progress(done)
+    for count in range(1, done + 1):
+        progress(count)
     for _, failures in run_pool(partial(NavigationEnv, images="on_demand", actions=actions), _make, missing, workers):
         done, dropped = done + 1, dropped + failures
         progress(done)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from failsight.core.demonstrations import DataSet
+from failsight.core.demonstrations import DemonstrationSet
 from failsight.core.errors import FailsightError
 from failsight.core.rng import keyed_rng
 from failsight.core.specs import ActionSpec
@@ -62,7 +62,7 @@ class TrainConfig:
     """JSON: instruction -> other wordings of it."""
 
 
-def split_of(data: DataSet, hold_out: Sequence[str], share: float, seed: int) -> Split:
+def split_of(data: DemonstrationSet, hold_out: Sequence[str], share: float, seed: int) -> Split:
     """Episodes to train and to validate on; scenarios in `hold_out` are in neither.
 
     Raises FailsightError for a scenario the data does not have.
@@ -77,7 +77,7 @@ def split_of(data: DataSet, hold_out: Sequence[str], share: float, seed: int) ->
     return Split(tuple(i for i in rest if i not in set(valid)), tuple(valid))
 
 
-def make_config(data: DataSet, options: TrainConfig, split: Split) -> VLAConfig:
+def make_config(data: DemonstrationSet, options: TrainConfig, split: Split) -> VLAConfig:
     """The policy's configuration; statistics are those of the training episodes alone."""
     require_cell(options.head, options.history, options.chunk)
     names = choose_actions(data, options.action_dims)
@@ -104,13 +104,13 @@ def make_config(data: DataSet, options: TrainConfig, split: Split) -> VLAConfig:
     )
 
 
-def frames_of(data: DataSet, episodes: Sequence[int]) -> Array:
+def frames_of(data: DemonstrationSet, episodes: Sequence[int]) -> Array:
     """Flat frame numbers of some episodes."""
     rows = [data.episodes[e] for e in episodes]
     return np.concatenate([np.arange(r.first, r.first + r.length) for r in rows]) if rows else np.zeros(0, np.int64)
 
 
-def provenance(data: DataSet, options: TrainConfig, split: Split) -> dict[str, object]:
+def provenance(data: DemonstrationSet, options: TrainConfig, split: Split) -> dict[str, object]:
     """Where a checkpoint comes from."""
     return {
         "data": data.source,
@@ -218,7 +218,7 @@ def note_success(folder: Path, figures: Mapping[str, object]) -> None:
     write_text_atomic(path, json.dumps({**known, **figures}, indent=1))
 
 
-def spec_of(data: DataSet, names: Sequence[str]) -> ActionSpec:
+def spec_of(data: DemonstrationSet, names: Sequence[str]) -> ActionSpec:
     """The data's action spec, some dimensions only."""
     chosen = choose_actions(data, names)
     return replace(data.action_spec, dimensions=tuple(d for d in data.action_spec.dimensions if d.name in chosen))

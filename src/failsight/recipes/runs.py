@@ -15,6 +15,7 @@ from failsight.recipes.bench_real import run_bench_real
 from failsight.recipes.bench_tabletop import run_bench_tabletop
 from failsight.recipes.experiment import ExperimentConfig, Reporter, run_experiment
 from failsight.recipes.fitting import FitOptions
+from failsight.recipes.mobile_vla import run_mobile_vla
 from failsight.recipes.pictures import picture_experiment
 from failsight.recipes.summary import summarise_experiment
 from failsight.reports.html import write_report
@@ -47,13 +48,16 @@ RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
 BENCHES = ("bench-real", "bench-tabletop")
 """Comparisons of detectors; they take no configuration."""
 
+STUDIES: dict[str, Callable[[Path, int, Reporter], Path]] = {"mobile-vla": run_mobile_vla}
+"""Trainings and what came of them."""
+
 
 def find_recipe(name: str) -> ExperimentConfig | None:
     """The configuration of that name, None for a bench. Raises UnknownNameError with the nearest names."""
-    if name in BENCHES:
+    if name in BENCHES or name in STUDIES:
         return None
     if name not in RECIPES:
-        raise UnknownNameError("recipe", name, (*RECIPES, *BENCHES))
+        raise UnknownNameError("recipe", name, (*RECIPES, *BENCHES, *STUDIES))
     return RECIPES[name]()
 
 
@@ -63,6 +67,8 @@ def run_recipe(name: str, folder: Path, workers: int, reporter: Reporter, data: 
         return run_bench_real(folder, workers, reporter, data)
     if name == "bench-tabletop":
         return run_bench_tabletop(folder, workers, reporter)
+    if name in STUDIES:
+        return STUDIES[name](folder, workers, reporter)
     began, resumed = time.monotonic(), (folder / "fit").is_dir()
     found = find_recipe(name)
     assert found is not None

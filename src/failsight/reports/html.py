@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from failsight.core.errors import EpisodeDataError, StorageError
-from failsight.reports import detectors, figures
+from failsight.reports import detectors, figures, studies
 from failsight.reports.verdict import claims, number
 
 ARM_ORDER = ("none", "safe_stop", "slow", "retry", "placebo", "takeover", "ladder_auto", "ladder")
@@ -46,11 +46,18 @@ def write_report(folder: Path) -> Path:
     summary = json.loads(path.read_text())
     target = folder / "report.html"
     try:
-        page = detectors.render(summary) if "kind" in summary else render(summary, folder / "pictures")
+        page = _page(summary, folder)
         target.write_text(page)
     except OSError as error:
         raise StorageError(f"Cannot write {target}: {error.strerror}.") from error
     return target
+
+
+def _page(summary: Mapping[str, Any], folder: Path) -> str:
+    kind = summary.get("kind")
+    if kind == "study":
+        return studies.render(summary)
+    return detectors.render(summary) if kind else render(summary, folder / "pictures")
 
 
 def render(summary: Mapping[str, Any], pictures: Path) -> str:

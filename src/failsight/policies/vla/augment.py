@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from failsight.core.demonstrations import DataSet
+from failsight.core.demonstrations import DemonstrationSet
 from failsight.core.rng import keyed_rng
 from failsight.core.types import Array
 from failsight.policies.vla.batch import WindowBatch
@@ -37,7 +37,7 @@ class Augment:
     reset: float = 0.05
     """Chance of the prompt-reset token where nobody re-instructed, so that it is known and does no harm."""
 
-    def __call__(self, batch: WindowBatch, data: DataSet, seed: Sequence[int], binary: Array) -> WindowBatch:
+    def __call__(self, batch: WindowBatch, data: DemonstrationSet, seed: Sequence[int], binary: Array) -> WindowBatch:
         """The augmented batch; images become float in [0, 1]."""
         rngs = [keyed_rng("augment", *seed, int(row)) for row in batch.rows]
         images = torch.stack([self._image(x.float() / 255.0, rng) for x, rng in zip(batch.images, rngs, strict=True)])
@@ -72,7 +72,7 @@ class Augment:
             return torch.zeros_like(x)
         return x + self.state_noise * torch.from_numpy(rng.standard_normal(tuple(x.shape), np.float32))
 
-    def _text(self, text: str, data: DataSet, rng: np.random.Generator) -> str:
+    def _text(self, text: str, data: DemonstrationSet, rng: np.random.Generator) -> str:
         others = data.phrasings.get(text, ())
         if others and rng.random() < self.paraphrase:
             return others[int(rng.integers(len(others)))]

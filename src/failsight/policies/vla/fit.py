@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from failsight.core.demonstrations import DataSet
+from failsight.core.demonstrations import DemonstrationSet
 from failsight.core.errors import FailsightError, StorageError
 from failsight.policies.vla.augment import Augment
 from failsight.policies.vla.backbone import weights_hash
@@ -92,7 +92,7 @@ class Fitted(NamedTuple):
 
 
 def fit(
-    data: DataSet,
+    data: DemonstrationSet,
     config: VLAConfig,
     options: FitConfig,
     split: Split,
@@ -125,7 +125,7 @@ class Training:
 
     def __init__(
         self,
-        data: DataSet,
+        data: DemonstrationSet,
         config: VLAConfig,
         options: FitConfig,
         split: Split,

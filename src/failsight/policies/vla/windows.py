@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from failsight.core.demonstrations import DataSet
+from failsight.core.demonstrations import DemonstrationSet
 from failsight.core.errors import SpecMismatchError
 from failsight.core.types import Array
 from failsight.policies.vla.augment import Augment
@@ -34,7 +34,9 @@ def window_frames(t: int, window: int, stride: int) -> tuple[list[int], list[boo
 class Windows:
     """Every window of some episodes of a data set."""
 
-    def __init__(self, data: DataSet, config: VLAConfig, episodes: Sequence[int], augment: Augment | None) -> None:
+    def __init__(
+        self, data: DemonstrationSet, config: VLAConfig, episodes: Sequence[int], augment: Augment | None
+    ) -> None:
         """`episodes`: which ones. Raises SpecMismatchError when data and configuration speak of different actions."""
         require_actions(data, config)
         self._data, self._config, self._augment = data, config, augment
@@ -140,7 +142,7 @@ def state_normaliser(config: VLAConfig) -> Normaliser:
     return Normaliser("mean-std", table, False, 0.0, np.zeros(size, bool))
 
 
-def require_actions(data: DataSet, config: VLAConfig) -> None:
+def require_actions(data: DemonstrationSet, config: VLAConfig) -> None:
     """Data and model must mean the same actions; fewer in the model is a choice somebody has to make.
 
     Raises SpecMismatchError naming both sides and the flag that chooses.
@@ -153,7 +155,7 @@ def require_actions(data: DataSet, config: VLAConfig) -> None:
         )
 
 
-def choose_actions(data: DataSet, dimensions: Sequence[str], expected: int | None = None) -> list[str]:
+def choose_actions(data: DemonstrationSet, dimensions: Sequence[str], expected: int | None = None) -> list[str]:
     """The action dimensions to train: all of the data's, or those chosen.
 
     Raises SpecMismatchError when `expected` (what the model or simulator has) differs and nothing was chosen.

@@ -1,0 +1,57 @@
+"""Losses of a trained policy on recorded episodes it did or did not see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from failsight.evaluation.intervals import Estimate, bootstrap
+from failsight.policies.vla.model import VLAModel
+from failsight.policies.vla.sampling import flow_draws
+from failsight.policies.vla.store import load_model
+from failsight.policies.vla.windows import Windows
+from failsight.recipes.data_sets import open_data
+from failsight.recipes.policy_training import split_of
+
+_MOST = 1024
+"""Windows looked at, evenly spaced."""
+
+
+Part = Literal["all", "train", "validation"]
+
+
+def validation_error(checkpoint: Path, data_path: Path, part: Part) -> Estimate:
+    """Mean action loss over windows of a data set, bootstrapped over episodes.
+
+    `train` and `validation` are the episodes of the checkpoint's own random split of this data set.
+    """
+    data = open_data(data_path)
+    model = load_model(checkpoint)
+    config = model.config
+    episodes: tuple[int, ...] = tuple(range(len(data.episodes)))
+    if part != "all":
+        seed = int(config.provenance["fit"]["seed"])
+        total = int(config.provenance["episodes"]) + int(config.provenance["validation_episodes"])
+        share = int(config.provenance["validation_episodes"]) / max(1, total)
+        split = split_of(data, config.provenance["hold_out"], share, seed)
+        episodes = split.train if part == "train" else split.valid
+    windows = Windows(data, config, episodes, None)
+    rows = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), _MOST)).astype(int))
+    errors = np.array([_error(model, windows, int(row)) for row in rows])
+    owners = [name.rsplit(":", 1)[0] for name in windows.describe(rows)]
+    unique = sorted(set(owners))
+    per_episode = np.array([errors[[o == name for o in owners]].mean() for name in unique])
+    return bootstrap(lambda r: float(per_episode[r].mean()), ["all"] * len(unique), (str(data.fingerprint), part))
+
+
+def _error(model: VLAModel, windows: Windows, row: int) -> float:
+    batch = windows.batch(np.array([row]), None)
+    config = model.config
+    draws = None
+    if config.head.kind == "flow":
+        draws = flow_draws(np.array([row]), -1, 0, config.history.window, config.chunk * config.actions)
+    with torch.no_grad():
+        return float(model(batch, draws)["action"])
