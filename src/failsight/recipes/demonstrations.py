@@ -78,10 +78,10 @@ def _record(env: TabletopEnv, expert: TabletopExpert, frames: dict[str, list[Arr
     frames["images"].append(np.stack(images).transpose(0, 3, 1, 2))
     frames["state"].append(observation["observation.state"])
     frames["aux"].append(aux.astype(np.float32))
-    frames["chunk"].append(_expert_chunk(env, expert))
+    frames["chunk"].append(expert_chunk(env, expert))
 
 
-def _expert_chunk(env: TabletopEnv, expert: TabletopExpert) -> Array:
+def expert_chunk(env: TabletopEnv, expert: TabletopExpert) -> Array:
     """What the expert does from here, (CHUNK, 7); after the end it holds still with its last gripper command."""
     saved, chunk, done = env.save_state(), np.zeros((CHUNK, 7), np.float32), False
     for i in range(CHUNK):

@@ -14,7 +14,9 @@ from failsight.predictors.fit_recurrent import RecurrentOptions
 from failsight.recipes.bench_real import run_bench_real
 from failsight.recipes.bench_tabletop import run_bench_tabletop
 from failsight.recipes.experiment import ExperimentConfig, Reporter, run_experiment
+from failsight.recipes.failure_head import run_failure_head
 from failsight.recipes.fitting import FitOptions
+from failsight.recipes.lattice_ablation import run_lattice_ablation
 from failsight.recipes.mobile_vla import run_mobile_vla
 from failsight.recipes.pictures import picture_experiment
 from failsight.recipes.summary import summarise_experiment
@@ -48,7 +50,11 @@ RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
 BENCHES = ("bench-real", "bench-tabletop")
 """Comparisons of detectors; they take no configuration."""
 
-STUDIES: dict[str, Callable[[Path, int, Reporter], Path]] = {"mobile-vla": run_mobile_vla}
+STUDIES: dict[str, Callable[[Path, int, Reporter], Path]] = {
+    "mobile-vla": run_mobile_vla,
+    "lattice-ablation": run_lattice_ablation,
+    "failure-head": run_failure_head,
+}
 """Trainings and what came of them."""
 
 

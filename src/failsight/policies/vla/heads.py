@@ -96,6 +96,8 @@ class GPTHead(nn.Module):
         self.gpt = GPT2Model(
             GPT2Config(
                 vocab_size=1,
+                bos_token_id=None,
+                eos_token_id=None,
                 n_positions=window,
                 n_embd=width,
                 n_layer=config.head.depth,
