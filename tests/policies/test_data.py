@@ -12,9 +12,9 @@ from lattice_data import action_spec, demonstrations, make_config, make_data, ob
 from failsight.core.demonstrations import Demonstration, load_demonstrations, save_demonstrations
 from failsight.core.errors import EpisodeDataError, FailsightError, SpecMismatchError
 from failsight.episodes.mobile_vla import read_episode, write_episode
-from failsight.policies.vla.augment import Augment
 from failsight.policies.vla.discrete import decode, encode
 from failsight.policies.vla.normalise import Normaliser, statistics
+from failsight.policies.vla.options import Augment
 from failsight.policies.vla.windows import Windows, choose_actions, window_frames
 from failsight.recipes.data_sets import open_data
 

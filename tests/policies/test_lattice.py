@@ -12,8 +12,9 @@ from failsight.core.errors import FailsightError
 from failsight.core.types import EpisodeKey, Task
 from failsight.policies.vla.design import HEADS, HISTORIES, HeadConfig, HistoryConfig, cells, require_cell
 from failsight.policies.vla.families import NAMES
-from failsight.policies.vla.fit import FitConfig, Hooks, Split, Training, fit
+from failsight.policies.vla.fit import Hooks, Split, Training, fit
 from failsight.policies.vla.model import VLAModel
+from failsight.policies.vla.options import FitConfig
 from failsight.policies.vla.streaming import VLAPolicy
 from failsight.policies.vla.windows import Windows
 

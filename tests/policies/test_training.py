@@ -16,7 +16,8 @@ from lattice_data import make_config, make_data, save_family
 from failsight.core.errors import FailsightError, SpecMismatchError
 from failsight.policies.vla.backbone import resolve_source
 from failsight.policies.vla.design import BackboneConfig, FailureConfig
-from failsight.policies.vla.fit import FitConfig, Hooks, Split, fit
+from failsight.policies.vla.fit import Hooks, Split, fit
+from failsight.policies.vla.options import FitConfig
 from failsight.policies.vla.store import load_model, read_config
 from failsight.policies.vla.streaming import VLAPolicy
 
@@ -44,8 +45,9 @@ import sys; sys.path.insert(0, {tests!r})
 from pathlib import Path
 from lattice_data import make_config
 from failsight.core.demonstrations import load_demonstrations
-from failsight.policies.vla.augment import Augment
-from failsight.policies.vla.fit import FitConfig, Split, fit
+from failsight.policies.vla.options import Augment
+from failsight.policies.vla.options import FitConfig
+from failsight.policies.vla.fit import Split, fit
 import torch
 torch.set_num_threads(1)
 data = load_demonstrations(Path({data!r}))

@@ -13,7 +13,8 @@ from failsight.policies.vla.windows import Windows
 from failsight.recipes.closed_loop import other_instructions
 from failsight.recipes.data_sets import open_data
 from failsight.recipes.navigation import demonstrate
-from failsight.recipes.policy_training import TrainConfig, make_config, split_of
+from failsight.recipes.policy_training import make_config, split_of
+from failsight.recipes.train_config import TrainConfig
 from failsight.sims import register_envs
 from failsight.sims.navigation.env import NavigationEnv, planar
 from failsight.sims.navigation.expert import NavigationExpert

@@ -73,11 +73,11 @@ class RichReporter:
             self._progress = None
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """A plain table."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "", wrap: bool = False) -> None:
+    """A plain table; `wrap` breaks long cells over lines where the terminal is narrow, else they are cut."""
     table = Table(title=title or None, box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=not wrap)
     for row in rows:
         table.add_row(*map(str, row))
     console.print(table)

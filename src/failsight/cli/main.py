@@ -10,6 +10,7 @@ import tyro
 
 from failsight.cli.console import RichReporter, console, print_table
 from failsight.cli.prediction import Folder, Name, audit, evaluate, explain, fit, import_log, print_labels
+from failsight.cli.training import cases, demonstrate, failure_tokens, outcomes, serve, train_policy
 from failsight.core.errors import FailsightError
 
 
@@ -22,7 +23,7 @@ def run(
     """Run a complete experiment and write its report.
 
     Args:
-        name: demo, tabletop-paper, bench-real, bench-tabletop or smoke.
+        name: demo, tabletop-paper, bench-real, bench-tabletop, mobile-vla, lattice-ablation, failure-head or smoke.
         out: folder for everything it makes (default runs/NAME); an interrupted run goes on there.
         workers: worker processes.
         data: bench-real only: folder with one folder of logs per policy.
@@ -186,34 +187,6 @@ def report(folder: Folder) -> None:
     console.print(f"wrote {write_report(folder)}")
 
 
-def train_policy(recipe: str = "tabletop", out: Path | None = None) -> None:
-    """Train a small VLA from the scripted expert's demonstrations.
-
-    Args:
-        recipe: tabletop (the strong checkpoint), tabletop-weak, or tabletop-smoke.
-        out: folder (default runs/train-RECIPE); an interrupted training goes on there.
-    """
-    from failsight.recipes.train_policy import find_train_recipe
-    from failsight.recipes.train_policy import train_policy as train
-
-    chosen = find_train_recipe(recipe)
-    folder = out or Path("runs") / f"train-{recipe}"
-    reporter = RichReporter()
-    reporter.stage(f"training {recipe} in {folder}")
-    tick = reporter.count(chosen.episodes)
-
-    def progress(step: int, values: dict[str, float]) -> None:
-        if step % 500 == 0:
-            text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            reporter.note(f"step {step} of {chosen.options.stop or chosen.options.steps}: {text}")
-
-    try:
-        checkpoint = train(chosen, folder, lambda count: tick("demonstrations"), progress)
-    finally:
-        reporter.close()
-    console.print(f"checkpoint {checkpoint}")
-
-
 def doctor() -> None:
     """Check rendering, threads and packages of this machine."""
     from failsight.recipes.diagnosis import diagnose
@@ -270,7 +243,12 @@ COMMANDS: dict[str, Any] = {
     "audit": audit,
     "explain": explain,
     "report": report,
+    "demonstrate": demonstrate,
     "train-policy": train_policy,
+    "cases": cases,
+    "failure-tokens": failure_tokens,
+    "serve": serve,
+    "outcomes": outcomes,
     "doctor": doctor,
 }
 

@@ -139,38 +139,77 @@ def evaluate(
     run_folder: Folder,
     bundle: Path | None = None,
     detectors: tuple[str, ...] = (),
+    simulator: str = "navigation",
+    trials: int = 10,
+    workers: int = 2,
 ) -> None:
-    """Judge failure prediction on a labelled run.
+    """Judge failure prediction on a labelled run (`detection`), or a trained policy in a simulator (`policy`).
 
     Args:
-        what: detection.
-        run_folder: run folder.
+        what: detection, or policy.
+        run_folder: run folder; for a policy its checkpoint.
         bundle: judge this bundle on a run it has not seen; without it, detectors are fitted and judged by five folds.
         detectors: rows to compare (default: ledger, running_mean and the controls); `all` for every one.
+        simulator: policy: where to drive it.
+        trials: policy: episodes per task.
+        workers: policy: worker processes.
     """
     from failsight.core.errors import UnknownNameError
     from failsight.recipes.evaluating import compare_detectors, evaluate_bundle
 
+    if what == "policy":
+        _evaluate_policy(run_folder, simulator, trials, workers)
+        return
     if what != "detection":
-        raise UnknownNameError("evaluation", what, ("detection",))
+        raise UnknownNameError("evaluation", what, ("detection", "policy"))
     if bundle is not None:
         print_table(("figure", "value"), evaluate_bundle(run_folder, bundle))
         return
     print_table(*compare_detectors(run_folder, detectors, RichReporter().note))
 
 
+def _evaluate_policy(checkpoint: Path, simulator: str, trials: int, workers: int) -> None:
+    from failsight.recipes.evaluators import change_table
+
+    reporter = RichReporter()
+    reporter.stage(f"driving {checkpoint} in {simulator}")
+    try:
+        print_table(*change_table(checkpoint, simulator, trials, workers, reporter))
+    finally:
+        reporter.close()
+
+
 def audit(run_folder: Folder, leaks: bool = True) -> None:
-    """Say what a run gives away without looking at the robot: clock, task, length, contradictory labels, twins.
+    """Say what a run gives away without looking at the robot, or what a data set can teach.
+
+    A run: clock, task, length, contradictory labels, twins. A data set for training: diversity of scenarios and
+    instructions, spread of paths, near-duplicates, action ranges, unused dimensions, window counts.
 
     Args:
-        run_folder: run folder.
-        leaks: the leak report.
+        run_folder: run folder, or folder of a data set.
+        leaks: the leak report of a run.
     """
+    from failsight.recipes.data_sets import is_training_data
     from failsight.recipes.evaluating import leak_report
 
+    if is_training_data(run_folder):
+        _audit_data(run_folder)
+        return
     for leak in leak_report(run_folder) if leaks else []:
         tag = "[red]leaks[/red]" if leak.leaks else "[green]clean[/green]"
         console.print(f"{tag}  [bold]{leak.name}[/bold]: {leak.sentence}", soft_wrap=True)
+
+
+def _audit_data(folder: Path) -> None:
+    from failsight.recipes.data_sets import open_data
+    from failsight.recipes.dataset_audit import audit_data
+
+    rows, warnings = audit_data(open_data(folder))
+    print_table(("", str(folder)), rows)
+    for line in warnings:
+        console.print(f"[yellow]careful[/yellow]  {line}", soft_wrap=True)
+    if not warnings:
+        console.print("[green]nothing stands out[/green]")
 
 
 def explain(run_folder: Folder, bundle: Path, episode: int) -> None:

@@ -26,10 +26,13 @@ def make_sim(name: str) -> Sim:
 
 
 def make_policy(name: str) -> Policy:
-    """A registered policy, or a checkpoint folder. Raises UnknownNameError with the nearest names."""
+    """A registered policy, a checkpoint folder, or the address of a policy server. Raises UnknownNameError with the nearest names."""
     if name in POLICIES:
         policy: Policy = resolve("policy", name, POLICIES)()
         return policy
+    if name.startswith(("ws://", "wss://")):
+        remote: Policy = load("failsight.policies.remote.policy:RemotePolicy")(name)
+        return remote
     if Path(name).exists():
         kind = "streaming:VLAPolicy" if _checkpoint_type(Path(name)) == "vla" else "policy:TinyPolicy"
         loaded: Policy = load(f"failsight.policies.vla.{kind}").load(name)

@@ -45,6 +45,13 @@ def open_data(
     return load_demonstrations(target)
 
 
+def is_training_data(path: Path) -> bool:
+    """Whether a folder is a data set for training and not a run of ours."""
+    if (path / "meta/failsight/run.json").is_file():
+        return False
+    return bool(files_of(path)) or (path / "episodes.json").is_file() or (path / "meta/info.json").is_file()
+
+
 def _stamp(path: Path) -> str:
     """Names, sizes and times of the files, so that a changed folder is read again."""
     digest = hashlib.blake2b(digest_size=8)

@@ -10,8 +10,9 @@ import numpy as np
 from failsight.core.demonstrations import DemonstrationSet
 from failsight.core.types import Array
 
-TWIN_DISTANCE = 0.02
-"""Episodes whose resampled action paths differ by less than this share of the action range are near-duplicates."""
+TWIN_DISTANCE = 0.1
+"""Episodes of a scenario whose resampled action paths differ on average by less than this share of the data's own
+deviation are near-duplicates."""
 _POINTS = 16
 
 
@@ -91,8 +92,8 @@ def _common(column: Array) -> Array:
 
 def _paths(data: DemonstrationSet, rows: list[tuple[str, str]], warnings: list[str]) -> None:
     """Spread of action paths within a scenario, and pairs of episodes that are all but the same."""
-    spans = np.array([d.high - d.low for d in data.action_spec.dimensions])
-    paths = np.stack([_resample(np.asarray(data.actions[r.first : r.first + r.length])) / spans for r in data.episodes])
+    scale = np.maximum(np.asarray(data.actions).std(0), 1e-6)
+    paths = np.stack([_resample(np.asarray(data.actions[r.first : r.first + r.length])) / scale for r in data.episodes])
     names = np.array([row.scenario for row in data.episodes])
     spreads, twins = [], []
     for name in np.unique(names):
@@ -102,7 +103,7 @@ def _paths(data: DemonstrationSet, rows: list[tuple[str, str]], warnings: list[s
             rest = at[i + 1 :]
             close = np.abs(paths[rest] - paths[a]).mean((1, 2)) < TWIN_DISTANCE if len(rest) else np.zeros(0, bool)
             twins += [(int(a), int(b)) for b in rest[close]]
-    rows.append(("path spread within a scenario", f"{np.mean(spreads):.3f} of the action range"))
+    rows.append(("path spread within a scenario", f"{np.mean(spreads):.2f} of the actions' deviation"))
     involved = {e for pair in twins for e in pair}
     rows.append(("near-duplicate episodes", f"{len(involved)} in {len(twins)} pairs"))
     if len(involved) > 0.2 * len(data.episodes):

@@ -26,16 +26,17 @@ from failsight.evaluation.paired import mcnemar
 from failsight.evaluation.scoring import score_all
 from failsight.labels.table import read_labels
 from failsight.policies.vla.design import BackboneConfig, FailureConfig, HeadConfig, HistoryConfig
-from failsight.policies.vla.fit import FitConfig
+from failsight.policies.vla.options import FitConfig
 from failsight.predictors.dataset import build_sequences
 from failsight.recipes.collecting import CollectOptions, collect_run
 from failsight.recipes.experiment import Reporter, ticking
 from failsight.recipes.fitting import DEFAULT, FitOptions, fit_run
 from failsight.recipes.many_training import Job, train_many
-from failsight.recipes.policy_training import TrainConfig, note_success
+from failsight.recipes.policy_training import note_success
 from failsight.recipes.study import Study, text_of
 from failsight.recipes.tabletop import all_tasks, plan
 from failsight.recipes.tabletop_data import tabletop_data
+from failsight.recipes.train_config import TrainConfig
 
 ROWS = {
     "joint": "failure head, trained jointly",
@@ -110,7 +111,7 @@ def run_failure_head(folder: Path, workers: int, reporter: Reporter, options: Fa
     progress = ticking(reporter.count(options.demonstrations + len(own)), "")
     tabletop_data(folder / "data", options.demonstrations, own, options.policy, options.seed, workers, progress)
     reporter.stage("2/5  train: without, and with a failure head")
-    joint = replace(options.train, failure=options.failure)
+    joint = replace(options.train, failure_head=True, failure=options.failure)
     jobs = [
         Job("plain", folder / "data", options.train, folder / "plain"),
         Job("joint", folder / "data", joint, folder / "joint"),

@@ -17,15 +17,16 @@ from failsight.core.types import EpisodeKey
 from failsight.evaluation.intervals import Estimate, bootstrap
 from failsight.evaluation.paired import mcnemar
 from failsight.policies.vla.design import BackboneConfig, HeadConfig, HeadKind, HistoryConfig, HistoryKind
-from failsight.policies.vla.fit import FitConfig
+from failsight.policies.vla.options import FitConfig
 from failsight.recipes.closed_loop import Drive, closed_loop, success_of
 from failsight.recipes.experiment import Reporter, ticking
 from failsight.recipes.many_training import Job, train_many
 from failsight.recipes.offline import validation_error
-from failsight.recipes.policy_training import TrainConfig, note_success
+from failsight.recipes.policy_training import note_success
 from failsight.recipes.study import Study, text_of
 from failsight.recipes.tabletop import all_tasks, plan
 from failsight.recipes.tabletop_data import tabletop_data
+from failsight.recipes.train_config import TrainConfig
 
 
 class Cell(NamedTuple):

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from failsight.policies.vla.fit import Fitted
 from failsight.recipes.experiment import Reporter
-from failsight.recipes.policy_training import TrainConfig, train
+from failsight.recipes.policy_training import train
+from failsight.recipes.train_config import TrainConfig
 from failsight.runtime.pool import run_pool
 
 _EVERY = 50

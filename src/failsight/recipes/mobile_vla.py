@@ -16,9 +16,8 @@ import numpy as np
 
 from failsight.core.types import EpisodeKey
 from failsight.evaluation.intervals import bootstrap
-from failsight.policies.vla.augment import Augment
 from failsight.policies.vla.design import BackboneConfig, HeadConfig, HistoryConfig
-from failsight.policies.vla.fit import FitConfig
+from failsight.policies.vla.options import Augment, FitConfig
 from failsight.recipes.closed_loop import CHANGES, Change, Drive, by_task, closed_loop, collided, obeyed, success_of
 from failsight.recipes.data_sets import open_data
 from failsight.recipes.dataset_audit import audit_data
@@ -26,8 +25,9 @@ from failsight.recipes.experiment import Reporter, ticking
 from failsight.recipes.many_training import Job, train_many
 from failsight.recipes.navigation import demonstrate
 from failsight.recipes.offline import validation_error
-from failsight.recipes.policy_training import TrainConfig, note_success
+from failsight.recipes.policy_training import note_success
 from failsight.recipes.study import Study, text_of
+from failsight.recipes.train_config import TrainConfig
 from failsight.sims.navigation.scenarios import PHRASINGS, SCENARIOS
 
 HELD_OUT = ("2box_vert_left", "1box_hori_right")

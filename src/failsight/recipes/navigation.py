@@ -15,9 +15,9 @@ from failsight.core.rng import keyed_rng
 from failsight.core.types import EpisodeKey, Perturbation
 from failsight.episodes.mobile_vla import CAMERA, files_of, write_episode
 from failsight.runtime.pool import run_pool
-from failsight.sims.navigation.env import STATE_NAMES, NavigationEnv
+from failsight.sims.navigation.env import STATE_NAMES, NavigationEnv, action_spec
 from failsight.sims.navigation.expert import NavigationExpert
-from failsight.sims.navigation.scenarios import SCENARIOS
+from failsight.sims.navigation.scenarios import SCENARIOS, find_scenario
 
 NOISE = (0.0, 0.12, 0.25)
 """Deviations of the executed velocity, m/s; drawn per episode (DART, Laskey et al. 2017, arXiv 1703.09327)."""
@@ -41,6 +41,11 @@ def demonstration_keys(scenarios: Sequence[str], episodes: int, seed: int) -> li
     return keys
 
 
+def require_scenarios(names: Sequence[str]) -> Sequence[str]:
+    """Known scenario names, all when none is given. Raises UnknownNameError with the nearest ones."""
+    return [find_scenario(name).id for name in names] or SCENARIOS
+
+
 def demonstrate(
     folder: Path,
     episodes: int,
@@ -56,6 +61,7 @@ def demonstrate(
     Returns how many drives were dropped because noise drove them into something (another seed replaces them).
     Raises FailsightError when the folder holds files of another plan.
     """
+    action_spec(actions)  # refuses another number here, not in every worker
     keys = demonstration_keys(scenarios, episodes, seed)
     orders = [Order(i, key, folder / f"episode_{i:05d}_{key.task}.h5") for i, key in enumerate(keys)]
     foreign = {path.name for path in files_of(folder)} - {order.path.name for order in orders}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,53 +13,17 @@ import numpy as np
 from failsight.core.demonstrations import DemonstrationSet
 from failsight.core.errors import FailsightError
 from failsight.core.rng import keyed_rng
-from failsight.core.specs import ActionSpec
 from failsight.core.types import Array
 from failsight.episodes.meta import write_text_atomic
-from failsight.policies.vla.augment import Augment
 from failsight.policies.vla.config import vocabulary_of
-from failsight.policies.vla.design import (
-    BackboneConfig,
-    FailureConfig,
-    HeadConfig,
-    HistoryConfig,
-    Scheme,
-    VLAConfig,
-    require_cell,
-)
+from failsight.policies.vla.design import VLAConfig, require_cell
 from failsight.policies.vla.failure_head import FailureLoss
-from failsight.policies.vla.fit import FitConfig, Fitted, Hooks, Split, fit
+from failsight.policies.vla.fit import Fitted, Hooks, Split, fit
 from failsight.policies.vla.normalise import statistics
 from failsight.policies.vla.windows import choose_actions
 from failsight.recipes.collecting import commit, versions
 from failsight.recipes.data_sets import open_data
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """Everything that decides a training beside its data."""
-
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    history: HistoryConfig = field(default_factory=HistoryConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
-    augment: Augment = field(default_factory=Augment)
-    chunk: int = 10
-    action_dims: tuple[str, ...] = ()
-    """Which action dimensions to train, by name; empty: all of the data's."""
-    use_state: bool = True
-    scheme: Scheme = "q01q99"
-    clip: bool = True
-    """Clip normalised actions to [-1, 1] (q01q99 and min-max)."""
-    failure: FailureConfig | None = None
-    hold_out: tuple[str, ...] = ()
-    """Scenarios kept out of training altogether."""
-    validation_share: float = 0.1
-    """Share of the other episodes kept for the validation loss."""
-    start: Path | None = None
-    """Checkpoint to continue from."""
-    paraphrases: Path | None = None
-    """JSON: instruction -> other wordings of it."""
+from failsight.recipes.train_config import TrainConfig
 
 
 def split_of(data: DemonstrationSet, hold_out: Sequence[str], share: float, seed: int) -> Split:
@@ -94,8 +58,10 @@ def make_config(data: DemonstrationSet, options: TrainConfig, split: Split) -> V
         action_spec=spec,
         observation_spec=data.observation_spec,
         use_state=options.use_state and len(data.observation_spec.state) > 0,
-        failure=options.failure,
+        failure=options.failure if options.failure_head else None,
         scheme=options.scheme,
+        arm_loss=options.arm_loss,
+        gripper_ratio=options.gripper_ratio,
         statistics=statistics(
             np.asarray(data.actions)[frames][:, columns], np.asarray(data.states)[frames], options.clip
         ),
@@ -138,14 +104,21 @@ def train(
     cache: Path | None = None,
 ) -> Fitted:
     """Train and write `folder/best`, `folder/last`, `folder/case.json`; interrupted, the same call goes on."""
+    import torch
+    from accelerate import PartialState
+
+    processes = PartialState(cpu=not torch.cuda.is_available())
     phrasings = None if options.paraphrases is None else read_paraphrases(options.paraphrases)
-    data = open_data(data_path, cache)
+    with processes.main_process_first():  # the others find the converted data
+        data = open_data(data_path, cache)
     if phrasings is not None:
         data = replace(data, phrasings=phrasings)
     split = split_of(data, options.hold_out, options.validation_share, options.fit.seed)
     config = make_config(data, options, split)
     began = time.monotonic()
-    write_case(folder, config, options, state="training")
+    if processes.is_main_process:
+        write_case(folder, config, options, state="training")
+        write_text_atomic(folder / "train_config.json", json.dumps(asdict(options), indent=1, default=str))
     try:
         fitted = fit(
             data,
@@ -158,17 +131,12 @@ def train(
             hooks=Hooks(progress=progress, success=success, failure_loss=failure_loss),
         )
     except FailsightError:
-        write_case(folder, config, options, state="stopped by an error")
+        if processes.is_main_process:
+            write_case(folder, config, options, state="stopped by an error")
         raise
-    write_case(
-        folder,
-        config,
-        options,
-        state="finished",
-        best_step=fitted.best_step,
-        best_value=fitted.best_value,
-        wall_s=round(time.monotonic() - began, 1),
-    )
+    if processes.is_main_process:
+        done = {"best_step": fitted.best_step, "best_value": fitted.best_value}
+        write_case(folder, config, options, state="finished", wall_s=round(time.monotonic() - began, 1), **done)
     return fitted
 
 
@@ -216,9 +184,3 @@ def note_success(folder: Path, figures: Mapping[str, object]) -> None:
     path = folder / "case.json"
     known = json.loads(path.read_text()) if path.is_file() else {"name": folder.name}
     write_text_atomic(path, json.dumps({**known, **figures}, indent=1))
-
-
-def spec_of(data: DemonstrationSet, names: Sequence[str]) -> ActionSpec:
-    """The data's action spec, some dimensions only."""
-    chosen = choose_actions(data, names)
-    return replace(data.action_spec, dimensions=tuple(d for d in data.action_spec.dimensions if d.name in chosen))

@@ -12,6 +12,7 @@ from failsight.core.specs import ActionSpec, ObservationSpec
 HeadKind = Literal["fc", "lstm", "gpt", "discrete", "flow"]
 HistoryKind = Literal["one-step", "policy-head", "interleaved"]
 Tuning = Literal["full", "lora", "frozen"]
+ArmLoss = Literal["huber", "mse", "l1"]
 Scheme = Literal["q01q99", "min-max", "mean-std", "identity"]
 
 HEADS: tuple[str, ...] = get_args(HeadKind)
@@ -113,7 +114,7 @@ class VLAConfig:
     """Words of the training instructions (`tiny` only)."""
     gripper_ratio: float = 0.05
     """Weight of the gripper's cross-entropy beside the arm's loss."""
-    arm_loss: Literal["huber", "mse"] = "huber"
+    arm_loss: ArmLoss = "huber"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Command, data, seed, versions, base weights' hash, success tables."""
 

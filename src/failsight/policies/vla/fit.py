@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,45 +21,18 @@ from torch import Tensor
 
 from failsight.core.demonstrations import DemonstrationSet
 from failsight.core.errors import FailsightError, StorageError
-from failsight.policies.vla.augment import Augment
 from failsight.policies.vla.backbone import weights_hash
 from failsight.policies.vla.batch import WindowBatch
 from failsight.policies.vla.design import VLAConfig
 from failsight.policies.vla.failure_head import FailureLoss
 from failsight.policies.vla.model import VLAModel
-from failsight.policies.vla.sampling import Loader, Plan, Sampling, flow_draws
-from failsight.policies.vla.schedule import Schedule, rate
+from failsight.policies.vla.options import Augment, FitConfig
+from failsight.policies.vla.sampling import Loader, Plan, flow_draws
+from failsight.policies.vla.schedule import rate
 from failsight.policies.vla.store import continue_from, restore, save_model
 from failsight.policies.vla.tracking import Tracker, make_tracker
 from failsight.policies.vla.training_state import load_state, save_state
 from failsight.policies.vla.windows import Windows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitConfig:
-    """Dials of one training, counted in steps, so that the result does not depend on the machine's load."""
-
-    steps: int = 2000
-    batch: int = 32
-    """Windows per process and micro-step."""
-    accumulate: int = 1
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
-    schedule: Schedule = "cosine"
-    warmup: int = 100
-    clip: float = 1.0
-    seed: int = 0
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    sampling: Sampling = "random"
-    evaluate_every: int = 250
-    save_every: int = 250
-    best_by: Literal["validation", "success"] = "validation"
-    train: Literal["all", "heads", "failure"] = "all"
-    threads: int = 0
-    """Torch threads; 0 leaves them alone."""
-    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
-    validation_windows: int = 512
-    """Most windows in a validation loss (evenly spaced)."""
 
 
 class Split(NamedTuple):

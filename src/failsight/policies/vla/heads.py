@@ -7,6 +7,8 @@ arXiv 2210.02747); the discrete head lives in `discrete`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,9 +16,11 @@ from torch.nn import functional as F
 from failsight.core.specs import ActionSpec
 from failsight.policies.vla.design import HeadConfig, VLAConfig
 
+_ERRORS: dict[str, Any] = {"huber": F.huber_loss, "mse": F.mse_loss, "l1": F.l1_loss}
+
 
 class Loss(nn.Module):
-    """Huber or squared error on continuous dimensions plus weighted cross-entropy on binary ones."""
+    """Huber, squared or absolute error on continuous dimensions plus weighted cross-entropy on binary ones."""
 
     binary: Tensor
 
@@ -27,9 +31,7 @@ class Loss(nn.Module):
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
         """(..., A), (..., A) -> (...,): one number per predicted action."""
-        error = (
-            F.huber_loss(predicted, target, reduction="none") if self._kind == "huber" else (predicted - target) ** 2
-        )
+        error: Tensor = _ERRORS[self._kind](predicted, target, reduction="none")
         arm = error[..., ~self.binary].mean(-1) if not bool(self.binary.all()) else error.new_zeros(error.shape[:-1])
         if not bool(self.binary.any()):
             return arm

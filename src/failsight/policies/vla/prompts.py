@@ -16,9 +16,9 @@ from torch import Tensor
 from failsight.core.errors import FailsightError
 from failsight.policies.vla.families import ImageText
 
-_FIELDS = re.compile(r"(\{images\}|\{instruction\}|\{act\})")
-IMAGE, ACT = -1, -2
-"""Marks in a layout before ids are known to be slots or action tokens."""
+_MARKS = re.compile(r"(\{images\}|\{reset\}|\{act\})")
+IMAGE = -1
+"""Stands for the run of image slots while a sequence is built."""
 
 
 class Layout(NamedTuple):
@@ -83,24 +83,27 @@ class Composer:
             slots.extend([slot] * len(values))
             seen.extend([images] * len(values))
 
-        for part in filter(None, _FIELDS.split(template)):
+        for part in self._parts(template, instruction, reset):
             if part == "{act}":
                 acts += range(len(ids), len(ids) + len(self._new["act"]))
                 put(self._new["act"])
-            elif part == "{instruction}":
-                put([*(self._new["reset"] if reset else ()), *self._text(instruction)])
+            elif part == "{reset}":
+                put(self._new["reset"])
             elif part == "{images}":
                 for _ in range(self._cameras):
                     images += 1
                     for token in self._image:
                         put([self._slot] * self._count, slot=True) if token == IMAGE else put([token])
             else:
-                put(self._text(part))
+                put(self._tokenizer(part, add_special_tokens=False)["input_ids"])
         return Layout(torch.tensor(ids), torch.tensor(slots), torch.tensor(seen), torch.tensor(acts))
 
-    def _text(self, text: str) -> list[int]:
-        found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
+    @staticmethod
+    def _parts(template: str, instruction: str, reset: bool) -> list[str]:
+        """Marks, and runs of text as long as they get: a tokenizer merges across the edge of the instruction."""
+        plain = instruction.replace("{", "(").replace("}", ")")  # an instruction cannot open an image
+        said = "{reset}" + plain if reset else plain
+        return [part for part in _MARKS.split(template.replace("{instruction}", said)) if part]
 
 
 class Padded(NamedTuple):

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from failsight.core.rng import keyed_rng
 from failsight.core.types import Array
 from failsight.policies.vla.batch import WindowBatch
 from failsight.policies.vla.model import DRAWS
+from failsight.policies.vla.options import Sampling
 from failsight.policies.vla.windows import Windows
-
-Sampling = Literal["random", "sequential"]
 
 
 class Plan(NamedTuple):

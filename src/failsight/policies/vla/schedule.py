@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-Schedule = Literal["constant", "cosine", "step"]
+from failsight.policies.vla.options import Schedule
 
 
 def rate(schedule: Schedule, step: int, warmup: int, steps: int) -> float:

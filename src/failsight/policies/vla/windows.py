@@ -15,10 +15,11 @@ from torch import Tensor
 from failsight.core.demonstrations import DemonstrationSet
 from failsight.core.errors import SpecMismatchError
 from failsight.core.types import Array
-from failsight.policies.vla.augment import Augment
+from failsight.policies.vla.augment import augment
 from failsight.policies.vla.batch import WindowBatch
 from failsight.policies.vla.design import VLAConfig
 from failsight.policies.vla.normalise import Normaliser
+from failsight.policies.vla.options import Augment
 
 
 def window_frames(t: int, window: int, stride: int) -> tuple[list[int], list[bool]]:
@@ -84,7 +85,7 @@ class Windows:
         )
         if self._augment is None or seed is None:
             return batch
-        return self._augment(batch, data, seed, self._binary())
+        return augment(self._augment, batch, data, seed, self._binary())
 
     def describe(self, rows: Array) -> list[str]:
         """`episode:frame` of windows, for messages."""

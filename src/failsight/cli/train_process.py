@@ -1,0 +1,51 @@
+"""`python -m failsight.cli.train_process`: one process of a distributed training, started by accelerate or torchrun.
+
+The same flags as `failsight train-policy`, without the simulator: only the first process prints and writes, and the
+precision is the one in the flags.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from failsight.cli.console import console
+from failsight.core.errors import FailsightError
+from failsight.recipes.train_config import TrainConfig
+
+
+def train(
+    data: Path,
+    out: Path,
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),  # noqa: B008 (frozen)
+) -> None:
+    """Train as one process of several.
+
+    Args:
+        data: any data `failsight train-policy` reads; all processes must see the same folder.
+        out: folder of the training; all processes must see it.
+        config: the cell and its dials; `fit.batch` is per process.
+    """
+    from failsight.recipes.policy_training import train as run
+
+    first = os.environ.get("RANK", "0") == "0"
+
+    def progress(step: int, values: object) -> None:
+        if first and isinstance(values, dict) and (step % 50 == 0 or "valid_total" in values):
+            console.print(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+    fitted = run(data, config, out, progress=progress)
+    if first:
+        console.print(f"checkpoint {fitted.best} (step {fitted.best_step}, {fitted.best_value:.4g})")
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(train)
+    except FailsightError as error:
+        console.print(f"[red]failsight:[/red] {error}", soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,254 @@
+"""Subcommands around training: demonstrations, policies, their cases, their failure tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from failsight.cli.console import RichReporter, console, print_table
+from failsight.cli.prediction import Folder
+from failsight.recipes.train_config import TrainConfig
+
+
+def demonstrate(
+    out: Folder, episodes: int = 250, actions: int = 3, seed: int = 0, workers: int = 2, scenarios: tuple[str, ...] = ()
+) -> None:
+    """Record the navigation expert as Mobile-VLA HDF5 files; an interrupted recording goes on.
+
+    Args:
+        out: folder of `.h5` files.
+        episodes: how many, 250 to 5,000 as a rule.
+        actions: action dimensions, 2 (slides) or 3 (turns).
+        seed: of layouts and noise.
+        workers: worker processes.
+        scenarios: scenario names (default: all eight).
+    """
+    from failsight.recipes.navigation import demonstrate as record
+    from failsight.recipes.navigation import require_scenarios
+
+    reporter = RichReporter()
+    reporter.stage(f"recording {episodes} drives into {out}")
+    tick = reporter.count(episodes)
+    try:
+        dropped = record(
+            out,
+            episodes,
+            seed=seed,
+            actions=actions,
+            scenarios=require_scenarios(scenarios),
+            workers=workers,
+            progress=lambda done: tick(""),
+        )
+    finally:
+        reporter.close()
+    console.print(f"{episodes} recordings in {out}; {dropped} more drives hit something and were dropped.")
+
+
+def train_policy(
+    data: Path | None = None,
+    out: Path | None = None,
+    recipe: str = "",
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),  # noqa: B008 (frozen)
+    simulator: str = "",
+    trials: int = 10,
+    against: str = "",
+    workers: int = 2,
+) -> None:
+    """Train a policy on any data, in any cell of the lattice; or remake a shipped checkpoint with --recipe.
+
+    Args:
+        data: a run, a LeRobot v3 folder, a folder of Mobile-VLA HDF5 files, or a folder of mapped demonstrations.
+        out: folder (default runs/train-NAME); an interrupted training goes on there.
+        recipe: tabletop (the shipped strong checkpoint), tabletop-weak, or tabletop-smoke; instead of --data.
+        config: the cell and its dials.
+        simulator: drive the result there (tabletop, navigation, navigation-2d).
+        trials: closed-loop episodes per task.
+        against: a second --backbone.source; both are trained on the same data and compared (A/B).
+        workers: worker processes of the simulator.
+    """
+    from failsight.core.errors import FailsightError
+
+    if data is None:
+        _remake(recipe or "tabletop", out)
+        return
+    if recipe:
+        raise FailsightError("Give --data or --recipe, not both.")
+    folder = out or Path("runs") / f"train-{data.resolve().name}"
+    if against:
+        _compare(data, folder, config, simulator, trials, against, workers)
+    else:
+        _train_one(data, folder, config, simulator, trials, workers)
+
+
+def _train_one(data: Path, folder: Path, config: TrainConfig, simulator: str, trials: int, workers: int) -> None:
+    from failsight.recipes.evaluators import drive_and_note, require_simulator, success_in
+    from failsight.recipes.policy_training import train
+
+    require_simulator(simulator)
+    reporter = RichReporter()
+    reporter.stage(f"training in {folder}")
+    tick = reporter.count(config.fit.steps)
+
+    def progress(step: int, values: object) -> None:
+        if isinstance(values, dict) and "total" in values:
+            tick(f"loss {values['total']:.4f}  {values['samples_per_s']:.0f}/s")
+        elif isinstance(values, dict):
+            text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            reporter.note(f"step {step}: {text}")
+
+    try:
+        judge = success_in(simulator, trials, workers) if simulator and config.fit.best_by == "success" else None
+        fitted = train(data, config, folder, progress=progress, success=judge)
+        console.print(
+            f"checkpoint {fitted.best} (step {fitted.best_step}, {config.fit.best_by} {fitted.best_value:.4g})"
+        )
+        if simulator:
+            reporter.stage(f"driving in {simulator}")
+            print_table(*drive_and_note(fitted.best, folder, simulator, trials, workers))
+    finally:
+        reporter.close()
+    console.print(f"Next: failsight cases {folder.parent}")
+
+
+def _compare(
+    data: Path, folder: Path, config: TrainConfig, simulator: str, trials: int, against: str, workers: int
+) -> None:
+    from failsight.core.errors import FailsightError
+    from failsight.recipes.evaluators import compare_cases
+
+    if not simulator:
+        raise FailsightError("An A/B of two initialisations is decided in a simulator; name one with --simulator.")
+    sources = {"a": config.backbone.source, "b": against}
+    for name, source in sources.items():
+        console.print(f"[bold]{name}[/bold]: initialised from {source or 'scratch'}")
+        chosen = replace(config, backbone=replace(config.backbone, source=source))
+        _train_one(data, folder / name, chosen, simulator, trials, workers)
+    console.print(compare_cases(folder / "a", folder / "b"))
+
+
+def _remake(recipe: str, out: Path | None) -> None:
+    from failsight.recipes.train_policy import find_train_recipe
+    from failsight.recipes.train_policy import train_policy as train
+
+    chosen = find_train_recipe(recipe)
+    folder = out or Path("runs") / f"train-{recipe}"
+    reporter = RichReporter()
+    reporter.stage(f"training {recipe} in {folder}")
+    tick = reporter.count(chosen.episodes)
+
+    def progress(step: int, values: dict[str, float]) -> None:
+        if step % 500 == 0:
+            text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            reporter.note(f"step {step} of {chosen.options.stop or chosen.options.steps}: {text}")
+
+    try:
+        checkpoint = train(chosen, folder, lambda count: tick("demonstrations"), progress)
+    finally:
+        reporter.close()
+    console.print(f"checkpoint {checkpoint}")
+
+
+def cases(folder: Folder = Path("runs")) -> None:
+    """Compare trained policies: backbone, initialisation, head, history, data, loss, closed-loop success, state.
+
+    Args:
+        folder: every training below it is a row.
+    """
+    from failsight.recipes.cases import table_of_cases
+
+    print_table(*table_of_cases(folder), wrap=True)
+
+
+def serve(
+    checkpoint: Annotated[str, tyro.conf.Positional],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    outcomes: Path | None = None,
+    ask: bool = False,
+    camera: tuple[str, ...] = (),
+) -> None:
+    """Serve a policy in openpi's websocket protocol, to LIBERO, SimplerEnv, CALVIN clients or a real robot.
+
+    Args:
+        checkpoint: a checkpoint folder, or a registered policy.
+        host: address to listen on; there is no authentication, so keep it private.
+        port: port to listen on.
+        outcomes: write how every episode ended to this JSON lines file.
+        ask: ask at this terminal how an episode ended (a person watches the robot).
+        camera: our camera name = the client's key, for example agent=observation/image.
+    """
+    import asyncio
+
+    from failsight.recipes.serving import key_table, make_server
+
+    def question(text: str) -> str:
+        answer = console.input(f"{text}: did it succeed? (y/n, enter for unknown) ").strip().lower()
+        return {"y": "success", "n": "failure"}.get(answer[:1], "unknown")
+
+    server = make_server(checkpoint, key_table(camera), outcomes, question if ask else None)
+    asyncio.run(server.run(host, port, lambda found: console.print(f"serving {checkpoint} at ws://{host}:{found}")))
+
+
+def outcomes(file: Folder, chain: int = 0) -> None:
+    """Success per instruction from a server's outcome file; with --chain, CALVIN's figures over chains of that length.
+
+    Args:
+        file: JSON lines written by `failsight serve --outcomes`.
+        chain: tasks per chain (CALVIN: 5).
+    """
+    from failsight.recipes.serving import outcome_table
+
+    print_table(*outcome_table(file, chain))
+
+
+def failure_tokens(
+    action: Annotated[Literal["create", "set", "check", "export", "import"], tyro.conf.Positional],
+    run_folder: Folder,
+    folder: Path | None = None,
+    episode: int = 0,
+    first: int = 0,
+    last: int = 0,
+    value: int = 1,
+    horizon_s: float = 2.0,
+) -> None:
+    """Failure tokens of a run: what a failure head is trained to say, one number per frame.
+
+    Args:
+        action: create (from labels), set (a range by hand), check, export, or import (`.npy`, one per episode).
+        run_folder: run folder.
+        folder: where to export to or import from.
+        episode: set: which episode.
+        first: set: first frame.
+        last: set: last frame.
+        value: set: 1 failing, 0 not, -1 unknown.
+        horizon_s: create: failing from so long before the onset.
+    """
+    from failsight.core.errors import FailsightError
+    from failsight.episodes.run import Run
+    from failsight.labels import failure_tokens as tokens
+    from failsight.labels.table import read_labels
+
+    run = Run(run_folder)
+    if action == "create":
+        console.print(
+            f"tokens of {tokens.create(run, read_labels(run), horizon_s)} episodes in {tokens.folder_of(run)}"
+        )
+    elif action == "set":
+        tokens.set_range(run, episode, first, last, value)
+        console.print(f"episode {episode}: frames {first} to {last} are {value}")
+    elif action == "check":
+        problems = tokens.check(run)
+        for line in problems:
+            console.print(line)
+        if problems:
+            raise FailsightError(f"{len(problems)} of {len(run.episodes)} episodes need attention.")
+        console.print("all episodes have whole tokens that agree with their outcome")
+    elif folder is None:
+        raise FailsightError(f"Say where to {action}: --folder FOLDER.")
+    elif action == "export":
+        console.print(f"{tokens.export(run, folder)} files in {folder}")
+    else:
+        console.print(f"{tokens.import_tokens(run, folder)} episodes taken from {folder}")
