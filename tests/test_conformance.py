@@ -98,9 +98,11 @@ def test_signals(name):
 
 @pytest.mark.parametrize("name", LABELERS)
 def test_labelers(name):
-    arguments = {"events": (targets(), ACTION_SPEC), "outcome": ()}
+    arguments = {"events": (targets(), ACTION_SPEC), "outcome": (), "driving": (ACTION_SPEC,)}
     labeler = resolve("labeler", name, LABELERS)(*arguments[name])
     events = [Event(step=4, kind="missed_close", subject="gripper")]
+    if name == "driving":
+        events = [Event(step=4, kind="contact", subject="robot", other="box0", value=9.0)]
     checks.check_labeler(labeler, "pick-red-cube-left", np.zeros((30, 11)), np.zeros((30, 7)), events)
 
 

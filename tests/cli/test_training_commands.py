@@ -15,7 +15,32 @@ from failsight.episodes.run import Run
 from failsight.labels import failure_tokens as tokens
 from failsight.labels.table import read_labels
 
-SMALL = ["--fit.steps", "4", "--fit.batch", "4", "--fit.evaluate-every", "2", "--fit.save-every", "2", "--fit.warmup", "1", "--fit.tracker", "none", "--backbone.width", "32", "--backbone.depth", "1", "--head.width", "32", "--head.depth", "1", "--chunk", "4", "--history.window", "3"]
+SMALL = [
+    "--fit.steps",
+    "4",
+    "--fit.batch",
+    "4",
+    "--fit.evaluate-every",
+    "2",
+    "--fit.save-every",
+    "2",
+    "--fit.warmup",
+    "1",
+    "--fit.tracker",
+    "none",
+    "--backbone.width",
+    "32",
+    "--backbone.depth",
+    "1",
+    "--head.width",
+    "32",
+    "--head.depth",
+    "1",
+    "--chunk",
+    "4",
+    "--history.window",
+    "3",
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +67,16 @@ def test_record_audit_train_drive_compare(recordings, tmp_path, capsys):
     assert "scratch" in capsys.readouterr().out
     main(["evaluate", "policy", str(out / "a" / "best"), "--simulator", "navigation", "--trials", "1"])
     assert "swapped instruction" in capsys.readouterr().out
+    policy = ["--suite", "navigation", "--policy", str(out / "a" / "best"), "--tasks", "1box_vert_left"]
+    main(["collect", "--out", str(tmp_path / "run"), *policy, "--trials", "5"])
+    episodes = Run(tmp_path / "run").episodes
+    assert len({meta.condition for meta in episodes}) > 1
+    assert all(meta.scored for meta in episodes)
+    assert {label.failure_type for label in read_labels(Run(tmp_path / "run")).values()} <= {
+        None,
+        "collision",
+        "timeout",
+    }
 
 
 def test_the_wrong_number_of_actions_names_the_flag(recordings, tmp_path, capsys):

@@ -85,6 +85,10 @@ def test_doctests():
     assert tried >= 9
 
 
+def test_the_slurm_script_is_whole_bash():
+    subprocess.run(["bash", "-n", str(ROOT / "docs" / "train_slurm.sh")], check=True)
+
+
 def test_the_version_is_the_packages():
     from importlib.metadata import version
 

@@ -72,16 +72,9 @@ def collect(
     from failsight.core.types import Outcome
     from failsight.episodes.meta import EpisodeMeta
     from failsight.recipes.collecting import CollectOptions, collect_run
-    from failsight.recipes.tabletop import all_tasks, plan
+    from failsight.recipes.plans import make_plan
 
-    if suite == "tabletop":
-        chosen = list(tasks) or all_tasks()
-    else:
-        from failsight.recipes.adapters import make_sim
-
-        make_sim(suite)
-        chosen = list(tasks)
-    keys = plan(chosen, seeds, trials, mix)
+    keys = make_plan(suite, tasks, seeds, trials, mix)
     reporter = RichReporter()
     reporter.stage(f"collecting {len(keys)} episodes into {out}")
     tick, good, done = reporter.count(len(keys)), 0, 0

@@ -66,7 +66,7 @@ def train_policy(
         config: the cell and its dials.
         simulator: drive the result there (tabletop, navigation, navigation-2d).
         trials: closed-loop episodes per task.
-        against: a second --backbone.source; both are trained on the same data and compared (A/B).
+        against: a second --backbone.source, or `scratch`; both are trained on the same data and compared (A/B).
         workers: worker processes of the simulator.
     """
     from failsight.core.errors import FailsightError
@@ -121,7 +121,7 @@ def _compare(
 
     if not simulator:
         raise FailsightError("An A/B of two initialisations is decided in a simulator; name one with --simulator.")
-    sources = {"a": config.backbone.source, "b": against}
+    sources = {"a": config.backbone.source, "b": "" if against == "scratch" else against}
     for name, source in sources.items():
         console.print(f"[bold]{name}[/bold]: initialised from {source or 'scratch'}")
         chosen = replace(config, backbone=replace(config.backbone, source=source))

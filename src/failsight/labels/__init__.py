@@ -2,6 +2,7 @@
 
 LABELERS = {
     "events": "failsight.labels.events:EventLabeler",
+    "driving": "failsight.labels.driving:DriveLabeler",
     "outcome": "failsight.labels.outcome:OutcomeLabeler",
 }
 """Registered labelers: name -> class."""

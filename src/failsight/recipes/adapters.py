@@ -10,6 +10,7 @@ from failsight.core.contracts import Labeler, Operator, Policy, Sim
 from failsight.core.errors import UnknownNameError
 from failsight.core.registry import load, resolve
 from failsight.episodes.run import Run
+from failsight.labels.driving import DriveLabeler
 from failsight.labels.events import EventLabeler
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import labeler_name
@@ -61,4 +62,6 @@ def make_labeler(run: Run) -> Labeler:
     """What labels a run: its events, or only its outcome where it has none."""
     if labeler_name(run) == "outcome":
         return OutcomeLabeler()
+    if run.meta.sim.startswith("navigation"):
+        return DriveLabeler(run.meta.action_spec)
     return EventLabeler(targets(), run.meta.action_spec)

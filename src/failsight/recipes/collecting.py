@@ -14,10 +14,8 @@ import failsight
 from failsight.core.types import EpisodeKey
 from failsight.episodes.meta import EpisodeMeta, RunMeta
 from failsight.episodes.run import Run
-from failsight.labels.events import EventLabeler
 from failsight.labels.table import label_run
-from failsight.recipes.adapters import make_bench, make_policy, make_sim
-from failsight.recipes.tabletop import targets
+from failsight.recipes.adapters import make_bench, make_labeler, make_policy, make_sim
 from failsight.runtime.collect import collect, committed, tensor_shapes
 
 
@@ -84,5 +82,5 @@ def collect_run(
     for done in collect(root, meta, build, options.workers, options.resume):
         progress(done, False)
     run = Run(root)
-    label_run(run, EventLabeler(targets(), run.meta.action_spec))
+    label_run(run, make_labeler(run))
     return run

@@ -35,7 +35,7 @@ from failsight.recipes.many_training import Job, train_many
 from failsight.recipes.policy_training import note_success
 from failsight.recipes.study import Study, text_of
 from failsight.recipes.tabletop import all_tasks, plan
-from failsight.recipes.tabletop_data import tabletop_data
+from failsight.recipes.tabletop_data import TABLETOP_AUGMENT, tabletop_data
 from failsight.recipes.train_config import TrainConfig
 
 ROWS = {
@@ -62,8 +62,8 @@ class FailureHeadStudy:
     test_trials: int = 20
     seed: int = 61
     own_seed: int = 9200
-    fit_seed: int = 9201
-    test_seed: int = 9202
+    fit_seed: int = 9301
+    test_seed: int = 9302
     policy: str = "tabletop-strong"
     mix: str = "default"
     fit: FitOptions = field(default_factory=FitOptions)
@@ -74,12 +74,15 @@ class FailureHeadStudy:
             history=HistoryConfig(kind="policy-head", window=4, stride=4),
             chunk=10,
             scheme="identity",
+            arm_loss="l1",
+            gripper_ratio=0.15,
+            augment=TABLETOP_AUGMENT,
             fit=FitConfig(
-                steps=1200, batch=32, precision="bf16", learning_rate=5e-4, evaluate_every=400, save_every=400
+                steps=3000, batch=32, precision="bf16", learning_rate=5e-4, evaluate_every=500, save_every=500
             ),
         )
     )
-    failure: FailureConfig = field(default_factory=lambda: FailureConfig(alpha=0.1, width=128))
+    failure: FailureConfig = field(default_factory=lambda: FailureConfig(alpha=0.03, width=128))
 
 
 def smoke() -> FailureHeadStudy:
@@ -117,7 +120,8 @@ def run_failure_head(folder: Path, workers: int, reporter: Reporter, options: Fa
         Job("joint", folder / "data", joint, folder / "joint"),
     ]
     fitted = train_many(jobs, workers, reporter)
-    alone = replace(joint, start=fitted["plain"].last, fit=replace(joint.fit, train="failure"))
+    fit = replace(joint.fit, train="failure", steps=max(1, joint.fit.steps // 3))
+    alone = replace(joint, start=fitted["plain"].last, fit=fit)
     fitted |= train_many([Job("alone", folder / "data", alone, folder / "alone")], 1, reporter)
     reporter.stage("3/5  episodes for the separate predictor")
     fit_episodes = _collect(

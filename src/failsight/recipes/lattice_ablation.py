@@ -25,7 +25,7 @@ from failsight.recipes.offline import validation_error
 from failsight.recipes.policy_training import note_success
 from failsight.recipes.study import Study, text_of
 from failsight.recipes.tabletop import all_tasks, plan
-from failsight.recipes.tabletop_data import tabletop_data
+from failsight.recipes.tabletop_data import TABLETOP_AUGMENT, tabletop_data
 from failsight.recipes.train_config import TrainConfig
 
 
@@ -78,7 +78,10 @@ class LatticeAblation:
             head=HeadConfig(width=256, depth=2),
             chunk=10,
             scheme="identity",
-            fit=FitConfig(steps=1000, batch=32, precision="bf16", learning_rate=5e-4, evaluate_every=250),
+            arm_loss="l1",
+            gripper_ratio=0.15,
+            augment=TABLETOP_AUGMENT,
+            fit=FitConfig(steps=2000, batch=32, precision="bf16", learning_rate=5e-4, evaluate_every=500),
         )
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from failsight.core.errors import FailsightError
-from failsight.core.rng import keyed_rng
 from failsight.core.types import EpisodeKey, Perturbation
+from failsight.recipes.spread import spread
 from failsight.sims.tabletop.perturbations import KINDS, levels
 from failsight.sims.tabletop.tasks import TASKS, find_task
 
@@ -51,29 +51,9 @@ def plan(tasks: Sequence[str], seeds: Sequence[int], trials: int, mix: str) -> t
     Within a task and seed the conditions are a keyed shuffle of the mix in its proportions, so that a small plan
     still covers the mix.
     """
-    weights = find_mix(mix)
-    conditions, shares = list(weights), list(weights.values())
-    keys = []
-    for seed in seeds:
-        for task in tasks:
-            find_task(task)
-            start = float(keyed_rng(seed, task, "mix").random())
-            order = keyed_rng(seed, task, "order").permutation(trials)
-            for trial in range(trials):
-                at = (start + (order[trial] + 0.5) / trials) % 1.0 * sum(shares)
-                condition = next(c for c, upto in _cumulative(conditions, shares) if at <= upto)
-                keys.append(
-                    EpisodeKey(seed=seed, task=task, episode=trial, perturbations=Perturbation.parse(condition))
-                )
-    return tuple(keys)
-
-
-def _cumulative(conditions: Sequence[str], shares: Sequence[float]) -> list[tuple[str, float]]:
-    total, rows = 0.0, []
-    for condition, share in zip(conditions, shares, strict=True):
-        total += share
-        rows.append((condition, total))
-    return rows
+    for task in tasks:
+        find_task(task)
+    return spread(tasks, seeds, trials, find_mix(mix))
 
 
 def all_tasks() -> list[str]:

@@ -25,6 +25,7 @@ from failsight.core.specs import ObservationSpec
 from failsight.core.types import Array, EpisodeKey, Outcome
 from failsight.labels.events import EventLabeler
 from failsight.labels.failure_tokens import HORIZON_S
+from failsight.policies.vla.options import Augment
 from failsight.recipes.adapters import make_bench
 from failsight.recipes.demonstrations import demonstration_key, episode_frames, expert_chunk
 from failsight.recipes.tabletop import targets
@@ -36,6 +37,8 @@ from failsight.sims.tabletop.expert import TabletopExpert
 from failsight.sims.tabletop.tasks import TASKS
 
 STEPS_PER_FRAME = 2
+TABLETOP_AUGMENT = Augment(shift_px=0, gain=0.25, tint=0.10, offset=0.08)
+"""No shift: it moves what is grasped and leaves the action where it was."""
 CAMERAS = (("agent", 64, 64), ("wrist", 64, 64))
 
 

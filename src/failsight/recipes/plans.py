@@ -1,0 +1,47 @@
+"""Which episodes, under which perturbations: keyed plans for every simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from failsight.core.errors import FailsightError
+from failsight.core.types import EpisodeKey, Perturbation
+from failsight.recipes import tabletop
+from failsight.recipes.adapters import make_sim
+from failsight.recipes.spread import spread
+from failsight.sims.navigation import scenarios
+
+NAVIGATION_MIXES: dict[str, Mapping[str, float]] = {
+    "clean": {"none": 1.0},
+    "default": {
+        "none": 2.0,
+        "start_pose:4": 1.0,
+        "wheel_slip:4": 1.0,
+        "bottle_pose:4": 1.0,
+        "light:4": 0.5,
+        "push:4": 1.0,
+    },
+    "all": {f"{kind}:{level}": 1.0 for kind in scenarios.KINDS for level in range(1, 6)},
+}
+
+
+def make_plan(sim: str, tasks: Sequence[str], seeds: Sequence[int], trials: int, mix: str) -> tuple[EpisodeKey, ...]:
+    """Episodes of a simulator; no tasks means all of them. Raises UnknownNameError for anything it does not know."""
+    if sim == "tabletop":
+        return tabletop.plan(list(tasks) or tabletop.all_tasks(), seeds, trials, mix)
+    make_sim(sim).close()
+    names = [scenarios.find_scenario(name).id for name in tasks] or list(scenarios.SCENARIOS)
+    return spread(names, seeds, trials, _navigation_mix(mix))
+
+
+def _navigation_mix(text: str) -> Mapping[str, float]:
+    if text in NAVIGATION_MIXES:
+        return NAVIGATION_MIXES[text]
+    if ":" not in text:
+        raise FailsightError(
+            f"Unknown mix {text!r}. Mixes: {', '.join(NAVIGATION_MIXES)}; or conditions such as none,push:3."
+        )
+    mix = dict.fromkeys(text.split(","), 1.0)
+    for condition in mix:
+        scenarios.require_levels(Perturbation.parse(condition))
+    return mix
