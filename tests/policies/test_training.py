@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,35 @@ def test_two_processes_equal_one_with_the_doubled_batch(data, tmp_path, head, hi
     np.testing.assert_allclose(valid_two["valid_total"], valid_one["valid_total"], rtol=1e-3)
 
 
+@pytest.mark.slow
+def test_kill_9_and_the_same_command_give_the_losses_of_an_undisturbed_training(data, tmp_path):
+    def start(name):
+        script, out = tmp_path / f"{name}.py", tmp_path / name
+        text = WORKER.format(
+            tests=str(Path(__file__).parent),
+            data=str(data.folder),
+            head="gpt",
+            history="policy-head",
+            batch=4,
+            out=str(out),
+        )
+        script.write_text(text.replace("steps=6", "steps=40").replace("save_every=3", "save_every=7"))
+        return out, subprocess.Popen([sys.executable, str(script)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    whole, process = start("whole")
+    assert process.wait(200) == 0
+    cut, process = start("cut")
+    for lines in (9, 23):  # twice, each time somewhere behind a checkpoint
+        while not (cut / "losses.jsonl").is_file() or len((cut / "losses.jsonl").read_text().splitlines()) < lines:
+            assert process.poll() is None, "the training ended before it could be killed"
+            threading.Event().wait(0.005)
+        process.kill()
+        process.wait()
+        _, process = start("cut")
+    assert process.wait(200) == 0
+    assert losses(cut) == losses(whole)
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_windows_of_the_batch(data, tmp_path):
     config = make_config(data, "tiny", "", "fc", "one-step", "full")
     config = replace(config, arm_loss="mse")
@@ -99,6 +129,8 @@ def test_a_folder_of_another_training_is_refused(data, tmp_path):
     fit(data, config, FIT, SPLIT, tmp_path)
     with pytest.raises(FailsightError, match="other settings"):
         fit(data, config, replace(FIT, learning_rate=2e-3), SPLIT, tmp_path)
+    with pytest.raises(FailsightError, match="other settings"):
+        fit(data, replace(config, chunk=1), FIT, SPLIT, tmp_path)
     other = make_data(tmp_path / "other", seed=5)
     with pytest.raises(FailsightError, match="other data"):
         fit(other, config, FIT, SPLIT, tmp_path)

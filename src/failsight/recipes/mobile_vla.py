@@ -24,7 +24,7 @@ from failsight.recipes.dataset_audit import audit_data
 from failsight.recipes.experiment import Reporter, ticking
 from failsight.recipes.many_training import Job, train_many
 from failsight.recipes.navigation import demonstrate
-from failsight.recipes.offline import validation_error
+from failsight.recipes.offline import judge_memory, validation_error
 from failsight.recipes.policy_training import note_success
 from failsight.recipes.study import Study, text_of
 from failsight.recipes.train_config import TrainConfig
@@ -168,11 +168,16 @@ def _summarise(
             "success_held_out": success_of(held),
             "side_seen": obeyed(seen),
             "collisions": collided(seen + held),
+            "training_loss": validation_error(best, folder / f"recordings-{arm.name}", "train"),
             "validation_loss": validation_error(best, folder / f"recordings-{arm.name}", "validation"),
             "held_out_loss": validation_error(best, folder / f"held-out-{arm.name}", "all"),
         }
         for key, value in figures.items():
             study.figure(f"{arm.name}_{key}", value)
+        memory = judge_memory(
+            figures["training_loss"], figures["held_out_loss"], figures["success_seen"], figures["success_held_out"]
+        )
+        study.claim(f"Does more than remember ({arm.dimensions}-D)", not memory.remembers, memory.sentence)
         rows.append([f"{arm.dimensions}-D", *(text_of(value) for value in figures.values())])
         note_success(
             folder / arm.name,
@@ -185,7 +190,7 @@ def _summarise(
     columns = ("actions", "success, seen", "success, held out", "told side taken", "collided")
     study.table(
         "Closed loop and loss (Huber, normalised actions)",
-        (*columns, "loss, held-out episodes", "loss, held-out scenarios"),
+        (*columns, "loss, trained on", "held-out episodes", "held-out scenarios"),
         rows,
     )
     _difference(study, drives)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -55,3 +55,31 @@ def _error(model: VLAModel, windows: Windows, row: int) -> float:
         draws = flow_draws(np.array([row]), -1, 0, config.history.window, config.chunk * config.actions)
     with torch.no_grad():
         return float(model(batch, draws)["action"])
+
+
+class Memory(NamedTuple):
+    """Whether a policy's losses and drives speak of memory."""
+
+    remembers: bool
+    sentence: str
+
+
+def judge_memory(trained: Estimate, held_out: Estimate, seen: Estimate, unseen: Estimate) -> Memory:
+    """Call it memory when what was held out is worse, in loss or in the simulator, beyond the intervals.
+
+    Args:
+        trained: loss on training episodes.
+        held_out: loss on scenarios that were held out.
+        seen: closed-loop success in scenarios that were trained on.
+        unseen: closed-loop success in scenarios that were held out.
+    """
+    losses = f"loss {trained.value:.3f} on training episodes, {held_out.value:.3f} on held-out scenarios"
+    drives = f"success {seen.value:.2f} in seen and {unseen.value:.2f} in held-out scenarios"
+    worse = []
+    if held_out.low > 2 * trained.high:
+        worse.append("its loss more than doubles where it has not been")
+    if unseen.high < seen.low:
+        worse.append("it succeeds less where it has not been")
+    if worse:
+        return Memory(True, f"It remembers: {' and '.join(worse)} ({losses}; {drives}).")
+    return Memory(False, f"Nothing speaks of memory: {losses}; {drives}.")

@@ -130,9 +130,10 @@ def train(
             start=options.start,
             hooks=Hooks(progress=progress, success=success, failure_loss=failure_loss),
         )
-    except FailsightError:
+    except (FailsightError, KeyboardInterrupt) as problem:
         if processes.is_main_process:
-            write_case(folder, config, options, state="stopped by an error")
+            stopped = isinstance(problem, KeyboardInterrupt)
+            write_case(folder, config, options, state="interrupted" if stopped else "stopped by an error")
         raise
     if processes.is_main_process:
         done = {"best_step": fitted.best_step, "best_value": fitted.best_value}

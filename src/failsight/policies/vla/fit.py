@@ -261,7 +261,9 @@ class Training:
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a training to go on."""
-        return {"data": self.data.fingerprint, "fit": asdict(replace(self.options, threads=0, tracker="none"))}
+        fit = asdict(replace(self.options, threads=0, tracker="none"))
+        policy = replace(self.config, provenance={}).as_dict()
+        return {"data": self.data.fingerprint, "settings": json.loads(json.dumps([fit, policy]))}
 
     def _resume(self) -> None:
         place = self.folder / "last"

@@ -42,11 +42,10 @@ def load_state(place: Path, identity: dict[str, Any], training: Resumable, scale
     """Inverse of `save_state`. Raises FailsightError when the folder holds a training of other data or settings."""
     data = json.loads((place / "training.json").read_text())
     known = data["identity"]
-    for name in ("data", "fit"):
-        if known[name] != identity[name]:
+    for name in ("data", "settings"):
+        if known.get(name) != identity[name]:
             raise FailsightError(
-                f"{place.parent} holds a training with other {'data' if name == 'data' else 'settings'}; "
-                "choose another --out, or delete it."
+                f"{place.parent} holds a training with other {name}; choose another --out, or delete it."
             )
     training.step, training.best_value = data["step"], data["best_value"]
     training.best_step = data["best_step"]
