@@ -47,6 +47,11 @@ SIM_KEYS = {
     "tabletop": (KEY, OTHER, 30),
     "navigation": (DRIVE, OTHER_DRIVE, 8),
     "navigation-2d": (DRIVE, OTHER_DRIVE, 8),
+    "metaworld": (
+        EpisodeKey(seed=1, task="drawer-open-v3", episode=3),
+        EpisodeKey(seed=1, task="reach-v3", episode=0),
+        20,
+    ),
 }
 """Two different episodes of every simulator, and for how many steps its operator may act before the first ends."""
 
@@ -54,6 +59,8 @@ SIM_KEYS = {
 @pytest.mark.sim
 @pytest.mark.parametrize("name", SIMS)
 def test_simulators(name):
+    if name == "metaworld":
+        pytest.importorskip("metaworld", reason="pip install --no-deps metaworld==3.1.1 imageio")
     key, other, steps = SIM_KEYS[name]
     sim = make_sim(name)
     operator = make_operator(name)

@@ -40,8 +40,8 @@ def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
 
 
 def labeler_name(run: Run) -> str:
-    """Logs of others know their outcome only; our own runs have events."""
-    return "outcome" if run.meta.signals else "events"
+    """Logs of others, and simulators without events, know their outcome only; our own runs have events."""
+    return "outcome" if run.meta.signals or run.meta.sim == "metaworld" else "events"
 
 
 def read_labels(run: Run) -> dict[int, Labels]:

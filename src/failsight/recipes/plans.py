@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from failsight.core.errors import FailsightError
+from failsight.core.errors import FailsightError, UnknownNameError
 from failsight.core.types import EpisodeKey, Perturbation
 from failsight.recipes import tabletop
 from failsight.recipes.adapters import make_sim
@@ -29,9 +29,27 @@ def make_plan(sim: str, tasks: Sequence[str], seeds: Sequence[int], trials: int,
     """Episodes of a simulator; no tasks means all of them. Raises UnknownNameError for anything it does not know."""
     if sim == "tabletop":
         return tabletop.plan(list(tasks) or tabletop.all_tasks(), seeds, trials, mix)
+    if sim == "metaworld":
+        return spread(_metaworld_tasks(tasks), seeds, trials, _clean(mix))
     make_sim(sim).close()
     names = [scenarios.find_scenario(name).id for name in tasks] or list(scenarios.SCENARIOS)
     return spread(names, seeds, trials, _navigation_mix(mix))
+
+
+def _metaworld_tasks(names: Sequence[str]) -> list[str]:
+    env = make_sim("metaworld")
+    known = [task.id for task in env.tasks()]
+    env.close()
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("Meta-World task", name, known)
+    return list(names) or known
+
+
+def _clean(mix: str) -> Mapping[str, float]:
+    if mix not in ("clean", "default"):
+        raise FailsightError(f"Meta-World has no perturbations; use --mix clean, not {mix!r}.")
+    return {"none": 1.0}
 
 
 def _navigation_mix(text: str) -> Mapping[str, float]:

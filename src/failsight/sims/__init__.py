@@ -4,6 +4,7 @@ SIMS = {
     "tabletop": "failsight.sims.tabletop.env:TabletopEnv",
     "navigation": "failsight.sims.navigation.env:NavigationEnv",
     "navigation-2d": "failsight.sims.navigation.env:planar",
+    "metaworld": "failsight.sims.metaworld.env:MetaWorldEnv",
 }
 """Registered simulators: name -> class or function that builds one."""
 
@@ -11,6 +12,7 @@ OPERATORS = {
     "tabletop": "failsight.sims.tabletop.expert:TabletopOperator",
     "navigation": "failsight.sims.navigation.expert:NavigationExpert",
     "navigation-2d": "failsight.sims.navigation.expert:NavigationExpert",
+    "metaworld": "failsight.sims.metaworld.env:MetaWorldExpert",
 }
 """The scripted expert of each simulator, in the place of the person who is called."""
 

@@ -1,0 +1,10 @@
+"""Meta-World's fifty tasks, when the package is installed: `pip install --no-deps metaworld==3.1.1 imageio`.
+
+Without `--no-deps` pip would replace our MuJoCo by the older one it pins; with ours it runs (checked with 3.8.1).
+"""
+
+import os
+import sys
+
+if sys.platform.startswith("linux") and "DISPLAY" not in os.environ:
+    os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported: headless rendering by default
