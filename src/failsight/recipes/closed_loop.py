@@ -6,14 +6,15 @@ succeeds with a frozen past does not use it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from failsight.core.contracts import Policy
-from failsight.core.types import EpisodeKey, Observation, Outcome, PolicyOutput, Task
+from failsight.core.types import EpisodeKey, Observation, Outcome, Perturbation, PolicyOutput, Task
 from failsight.evaluation.intervals import Estimate, proportion
 from failsight.recipes.adapters import make_policy, make_sim
 from failsight.runtime.collect import Bench
@@ -77,14 +78,61 @@ def closed_loop(
     workers: int,
     change: Change = "none",
     progress: Callable[[int], None] = lambda done: None,
+    keep: Path | None = None,
 ) -> list[Drive]:
-    """Drive every episode of `keys`, in their order."""
+    """Drive every episode of `keys`, in their order.
+
+    `keep`: a JSON lines file; drives of the same policy, simulator and change in it are not made again.
+    """
     build = partial(_bench, sim, str(checkpoint), change)
-    drives: dict[EpisodeKey, Drive] = {}
-    for key, drive in run_pool(build, _drive, list(keys), workers):
+    stamp = {"policy": make_policy(str(checkpoint)).fingerprint, "sim": sim, "change": change}
+    drives = {drive.key: drive for drive in _kept(keep, stamp) if drive.key in set(keys)}
+    for count in range(1, len(drives) + 1):
+        progress(count)
+    for key, drive in run_pool(build, _drive, [key for key in keys if key not in drives], workers):
         drives[key] = drive
+        if keep is not None:
+            _keep(keep, stamp, drive)
         progress(len(drives))
     return [drives[key] for key in keys]
+
+
+def _keep(path: Path, stamp: Mapping[str, str], drive: Drive) -> None:
+    key = {
+        "seed": drive.key.seed,
+        "task": drive.key.task,
+        "episode": drive.key.episode,
+        "condition": drive.key.condition,
+    }
+    row = {
+        **stamp,
+        **key,
+        "success": drive.success,
+        "collided": drive.collided,
+        "side": drive.side,
+        "steps": drive.steps,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _kept(path: Path | None, stamp: Mapping[str, str]) -> Iterator[Drive]:
+    """Whole lines of the file that belong to this policy, simulator and change."""
+    if path is None or not path.is_file():
+        return
+    for line in path.read_text().splitlines():
+        if not line.endswith("}"):
+            continue  # a killed process was writing it
+        row = json.loads(line)
+        if all(row[name] == value for name, value in stamp.items()):
+            key = EpisodeKey(
+                seed=row["seed"],
+                task=row["task"],
+                episode=row["episode"],
+                perturbations=Perturbation.parse(row["condition"]),
+            )
+            yield Drive(key, row["success"], row["collided"], row["side"], row["steps"])
 
 
 def _bench(sim: str, policy: str, change: Change) -> Bench:

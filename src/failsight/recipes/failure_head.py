@@ -249,6 +249,10 @@ def _success(study: Study, folder: Path, joint: Run, plain: Run) -> None:
     rows = []
     for name, values in (("with a failure head, jointly", good[0]), ("without", good[1])):
         rows.append([name, text_of(proportion(int(values.sum()), len(values)))])
+    study.bar("with a failure head", proportion(int(good[0].sum()), len(good[0])))
+    study.bar("without", proportion(int(good[1].sum()), len(good[1])))
+    for name in ("plain", "joint", "alone"):
+        study.curve(name, folder / name)
     study.figure("success_joint", proportion(int(good[0].sum()), len(good[0])))
     study.figure("success_plain", proportion(int(good[1].sum()), len(good[1])))
     difference = good[0].astype(float) - good[1].astype(float)

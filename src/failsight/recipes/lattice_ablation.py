@@ -128,7 +128,8 @@ def run_lattice_ablation(
     drives = {}
     for cell in cells:
         tick = ticking(reporter.count(len(keys)), cell.name)
-        drives[cell.name] = closed_loop(fitted[cell.name].best, "tabletop", keys, workers, progress=tick)
+        kept = folder / cell.name / "drives.jsonl"
+        drives[cell.name] = closed_loop(fitted[cell.name].best, "tabletop", keys, workers, progress=tick, keep=kept)
         note_success(folder / cell.name, {"success": success_of(drives[cell.name]).as_dict(), "simulator": "tabletop"})
     _summarise(study, folder, options, cells, keys, drives)
     return study.write(folder)
@@ -151,6 +152,8 @@ def _summarise(
         loss = study.figure(
             f"{cell.name}_loss", validation_error(folder / cell.name / "best", folder / "data", "validation")
         )
+        study.bar(f"{cell.history}, {cell.head}", success)
+        study.curve(cell.name, folder / cell.name)
         frames = 1 if cell.history == "one-step" else options.window
         rows.append([cell.history, cell.head, str(frames), text_of(success), text_of(unperturbed), text_of(loss)])
     study.table(
@@ -165,6 +168,8 @@ def _summarise(
         if {first, second} <= names:
             estimate, p = paired_difference(drives[first], drives[second], ("lattice", first, second))
             study.figure(f"{first}_minus_{second}", estimate)
+            shown = estimate.low > 0 or estimate.high < 0
+            study.claim(f"{first} and {second} differ in success", shown, f"{text_of(estimate)}, McNemar p {p:.3f}")
             differences.append([f"{first} minus {second}", text_of(estimate), f"{p:.3f}"])
     study.table(
         "Paired differences in success on the same episodes", ("difference", "success", "McNemar p"), differences

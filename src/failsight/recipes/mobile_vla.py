@@ -139,7 +139,8 @@ def _drive_all(
     for group, scenarios in (("seen", SEEN), ("held_out", HELD_OUT)):
         keys = _keys(scenarios, options.trials, options.test_seed)
         progress = ticking(reporter.count(len(keys)), f"{arm.name} {group.replace('_', ' ')}")
-        found[group] = closed_loop(checkpoint, arm.sim, keys, workers, progress=progress)
+        kept = checkpoint.parent / "drives.jsonl"
+        found[group] = closed_loop(checkpoint, arm.sim, keys, workers, progress=progress, keep=kept)
     return found
 
 
@@ -147,7 +148,9 @@ def _changes(checkpoint: Path, options: MobileVLA, workers: int, reporter: Repor
     keys = _keys(SEEN, options.change_trials, options.test_seed)
     tick = reporter.count(len(keys) * (len(CHANGES) - 1))
     return {
-        change: closed_loop(checkpoint, "navigation", keys, workers, change, ticking(tick, change))
+        change: closed_loop(
+            checkpoint, "navigation", keys, workers, change, ticking(tick, change), checkpoint.parent / "drives.jsonl"
+        )
         for change in CHANGES[1:]
     }
 
@@ -178,6 +181,9 @@ def _summarise(
             figures["training_loss"], figures["held_out_loss"], figures["success_seen"], figures["success_held_out"]
         )
         study.claim(f"Does more than remember ({arm.dimensions}-D)", not memory.remembers, memory.sentence)
+        study.bar(f"{arm.dimensions}-D, seen", figures["success_seen"])
+        study.bar(f"{arm.dimensions}-D, held out", figures["success_held_out"])
+        study.curve(f"{arm.dimensions}-D", folder / arm.name)
         rows.append([f"{arm.dimensions}-D", *(text_of(value) for value in figures.values())])
         note_success(
             folder / arm.name,
@@ -226,6 +232,7 @@ def _memory(study: Study, options: MobileVLA, plain: Sequence[Drive], changed: d
     for change, found in changed.items():
         success, side = success_of(found), obeyed(found)
         study.figure(f"success_{change.replace('-', '_')}", success)
+        study.bar(f"3-D, {change.replace('-', ' ')}", success)
         study.figure(f"side_{change.replace('-', '_')}", side)
         rows.append([change.replace("-", " "), text_of(success), text_of(side)])
     study.table(

@@ -28,11 +28,25 @@ class Study:
     tables: list[dict[str, Any]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     claims: list[dict[str, Any]] = field(default_factory=list)
+    bars: list[dict[str, Any]] = field(default_factory=list)
+    curves: dict[str, Any] = field(default_factory=dict)
 
     def figure(self, key: str, estimate: Estimate) -> Estimate:
         """Keep a figure under a key of `summary.json`."""
         self.figures[key] = estimate.as_dict()
         return estimate
+
+    def bar(self, name: str, estimate: Estimate) -> None:
+        """A success rate for the picture."""
+        if estimate.value == estimate.value:
+            self.bars.append({"name": name, **estimate.as_dict()})
+
+    def curve(self, name: str, folder: Path, most: int = 400) -> None:
+        """Losses of a training folder for the picture, at most so many points."""
+        rows = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+        train = [(row["step"], row["total"]) for row in rows if "total" in row]
+        valid = [(row["step"], row["valid_total"]) for row in rows if row.get("valid_total", -1) > 0]
+        self.curves[name] = {"train": train[:: max(1, len(train) // most)], "valid": valid}
 
     def claim(self, title: str, shown: bool, sentence: str) -> None:
         """A headline, shown or not shown."""
@@ -61,6 +75,8 @@ class Study:
             "figures": self.figures,
             "tables": self.tables,
             "remarks": self.remarks,
+            "bars": self.bars,
+            "curves": self.curves,
         }
         write_text_atomic(path, json.dumps(summary, indent=1))
         return write_report(folder)

@@ -130,3 +130,34 @@ def importance(table: Mapping[str, Any], most: int = 12) -> str:
     axes.set_yticks(np.arange(len(names)), names)
     axes.set_xlabel("AUC points lost when this signal is another episode's (95 % interval)")
     return _svg(figure)
+
+
+def learning(curves: Mapping[str, Any]) -> str:
+    """Loss over training steps, smoothed, with validation as dots; one line per training."""
+    figure = Figure(figsize=(9.4, 2.6))
+    axes = figure.subplots()
+    for i, (name, curve) in enumerate(curves.items()):
+        steps, losses = (np.array([point[k] for point in curve["train"]]) for k in (0, 1))
+        width = max(1, len(losses) // 40)
+        smooth = np.convolve(losses, np.ones(width) / width, "valid")
+        color = matplotlib.colormaps["tab10"](i % 10)
+        axes.plot(steps[width - 1 :], smooth, color=color, lw=1.2, label=name)
+        if curve["valid"]:
+            axes.plot(*zip(*curve["valid"], strict=True), "o", color=color, ms=4)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.margins(x=0.01)
+    axes.legend(frameon=False, fontsize=8, ncols=4)
+    return _svg(figure)
+
+
+def rates(bars: Sequence[Mapping[str, Any]]) -> str:
+    """Shares with their intervals, one row each."""
+    figure = Figure(figsize=(7.4, 0.5 + 0.28 * len(bars)))
+    axes = figure.subplots()
+    for row, bar in enumerate(reversed(bars)):
+        axes.plot([bar["low"], bar["high"]], [row, row], color=ACCENT, lw=2.4, solid_capstyle="butt")
+        axes.plot(bar["value"], row, "o", color=INK, ms=5)
+    axes.set_yticks(range(len(bars)), [bar["name"] for bar in reversed(bars)])
+    axes.set(xlim=(0, 1.01), xlabel="closed-loop success, 95 % interval")
+    axes.grid(axis="x", color=SOFT, lw=0.5)
+    return _svg(figure)

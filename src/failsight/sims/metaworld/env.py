@@ -55,7 +55,9 @@ class MetaWorldEnv(gymnasium.Env[dict[str, Array], Array]):
             import metaworld
             from metaworld.env_dict import ALL_V3_ENVIRONMENTS
         except ModuleNotFoundError as error:
-            raise FailsightError("Meta-World is not installed. Try: pip install --no-deps metaworld==3.1.1 imageio") from error
+            raise FailsightError(
+                "Meta-World is not installed. Try: pip install --no-deps metaworld==3.1.1 imageio"
+            ) from error
         self._metaworld, self._names = metaworld, tuple(ALL_V3_ENVIRONMENTS)
         self._images, self._pixels = images, pixels
         self.observation_spec = ObservationSpec(state=STATE_NAMES, cameras=((CAMERA, pixels, pixels),))
