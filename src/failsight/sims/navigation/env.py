@@ -23,6 +23,7 @@ from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Event, Perturbation, Task
 from failsight.sims.mujoco_camera import Cameras
+from failsight.sims.mujoco_state import event_from, key_from, load_physics, refresh_poses, save_physics
 from failsight.sims.navigation import scenarios
 from failsight.sims.navigation.scene import PARK_M, RATE_HZ, SUBSTEPS, build_model
 
@@ -234,19 +235,13 @@ class NavigationEnv(gymnasium.Env[dict[str, Array], Array]):
 
     def observe(self) -> dict[str, Array]:
         """State and camera image of the present moment."""
-        self._refresh()
+        refresh_poses(self._model, self._data)
         image = self._camera.image(self._data, "front")
         return {"observation.state": self.state(), "observation.images.front": image}
 
-    def _refresh(self) -> None:
-        """Body poses lag one substep after `mj_step` but not after a restore; refreshing makes both equal."""
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
-
     def render(self) -> Array:
         """(256, 256, 3) uint8 picture of the room for people."""
-        self._refresh()
+        refresh_poses(self._model, self._data)
         return self._view.image(self._data, "room")
 
     def events(self) -> list[Event]:
@@ -258,32 +253,21 @@ class NavigationEnv(gymnasium.Env[dict[str, Array], Array]):
 
     def save_state(self) -> bytes:
         """Simulator, counters and episode key; loading in another process goes on bit-exactly."""
-        kind = mujoco.mjtState.mjSTATE_INTEGRATION
-        physics = np.zeros(mujoco.mj_stateSize(self._model, kind))
-        mujoco.mj_getState(self._model, self._data, physics, kind)
         values = {
             "key": asdict(self.key),
             "counters": [self._step, self._done, self._passed],
             "pending": [asdict(event) for event in self._pending],
         }
-        return pack_state(values, {"physics": physics})
+        return pack_state(values, {"physics": save_physics(self._model, self._data)})
 
     def load_state(self, state: bytes) -> None:
         """Inverse of `save_state`, in any environment of this class."""
         values, arrays = unpack_state(state)
-        key = values["key"]
-        key["perturbations"] = tuple(Perturbation(**p) for p in key["perturbations"])
-        if self._key != (saved := EpisodeKey(**key)):
+        if self._key != (saved := key_from(values["key"])):
             self._configure(saved)
-        mujoco.mj_resetData(self._model, self._data)
-        mujoco.mj_setState(self._model, self._data, arrays["physics"], mujoco.mjtState.mjSTATE_INTEGRATION)
-        mujoco.mj_forward(self._model, self._data)
-        mujoco.mj_setState(self._model, self._data, arrays["physics"], mujoco.mjtState.mjSTATE_INTEGRATION)
+        load_physics(self._model, self._data, arrays["physics"])
         self._step, self._done, self._passed = values["counters"]
-        self._pending = [
-            Event(**{**item, "position": tuple(item["position"]), "normal": tuple(item["normal"])})
-            for item in values["pending"]
-        ]
+        self._pending = [event_from(item) for item in values["pending"]]
 
     def close(self) -> None:
         """Free the renderers."""

@@ -23,6 +23,7 @@ from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Event, Perturbation, Task
 from failsight.sims.mujoco_camera import Cameras
+from failsight.sims.mujoco_state import event_from, key_from, load_physics, refresh_poses, save_physics
 from failsight.sims.tabletop import scene
 from failsight.sims.tabletop.contacts import ContactReader
 from failsight.sims.tabletop.layout import make_layout
@@ -325,7 +326,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
 
     def observe(self) -> dict[str, Array]:
         """State and both camera images of the present moment."""
-        self._refresh()
+        refresh_poses(self._model, self._data)
         observation = {"observation.state": self.state()}
         for name, _, _ in self.observation_spec.cameras:
             image = self._cameras.image(self._data, name)
@@ -335,15 +336,9 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
             observation[f"observation.images.{name}"] = image
         return observation
 
-    def _refresh(self) -> None:
-        """Body poses lag one substep after `mj_step` but not after a restore; refreshing makes both equal."""
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
-
     def render(self) -> Array:
         """(256, 256, 3) uint8 picture for people."""
-        self._refresh()
+        refresh_poses(self._model, self._data)
         return self._view.image(self._data, "agent")
 
     def events(self) -> list[Event]:
@@ -355,9 +350,6 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
 
     def save_state(self) -> bytes:
         """Simulator, controller, tracker and episode key; loading in another process goes on bit-exactly."""
-        kind = mujoco.mjtState.mjSTATE_INTEGRATION
-        physics = np.zeros(mujoco.mj_stateSize(self._model, kind))
-        mujoco.mj_getState(self._model, self._data, physics, kind)
         values = {
             "key": asdict(self.key),
             "tracker": self._tracker.as_dict(),
@@ -365,29 +357,20 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
             "pending": [asdict(event) for event in self._pending],
             "start": {name: list(at) for name, at in self._start.items()},
         }
-        return pack_state(values, {"physics": physics})
+        return pack_state(values, {"physics": save_physics(self._model, self._data)})
 
     def load_state(self, state: bytes) -> None:
         """Inverse of `save_state`, in any environment of this class."""
         values, arrays = unpack_state(state)
-        key = values["key"]
-        key["perturbations"] = tuple(Perturbation(**p) for p in key["perturbations"])
-        if self._key != (saved := EpisodeKey(**key)):
+        if self._key != (saved := key_from(values["key"])):
             self._configure(saved)
-        mujoco.mj_resetData(self._model, self._data)
-        mujoco.mj_setState(self._model, self._data, arrays["physics"], mujoco.mjtState.mjSTATE_INTEGRATION)
-        mujoco.mj_forward(self._model, self._data)
-        mujoco.mj_setState(self._model, self._data, arrays["physics"], mujoco.mjtState.mjSTATE_INTEGRATION)
+        load_physics(self._model, self._data, arrays["physics"])
         self._tracker = Tracker(**values["tracker"])
         self._step, self._success_steps, self._lifted_step, self._done = values["counters"]
-        self._pending = [_event(item) for item in values["pending"]]
+        self._pending = [event_from(item) for item in values["pending"]]
         self._start = {name: np.array(at) for name, at in values["start"].items()}
 
     def close(self) -> None:
         """Free the renderers."""
         self._cameras.close()
         self._view.close()
-
-
-def _event(item: dict[str, Any]) -> Event:
-    return Event(**{**item, "position": tuple(item["position"]), "normal": tuple(item["normal"])})
