@@ -18,9 +18,11 @@ from failsight.core.errors import FailsightError, SpecMismatchError
 from failsight.policies.vla.backbone import resolve_source
 from failsight.policies.vla.design import BackboneConfig, FailureConfig
 from failsight.policies.vla.fit import Hooks, Split, fit
+from failsight.policies.vla.model import VLAModel
 from failsight.policies.vla.options import FitConfig
 from failsight.policies.vla.store import load_model, read_config
 from failsight.policies.vla.streaming import VLAPolicy
+from failsight.policies.vla.windows import Windows
 
 SPLIT = Split((0, 1), (2,))
 FIT = FitConfig(
@@ -166,6 +168,21 @@ def test_a_joint_failure_head_speaks_at_run_time(data, tmp_path):
     assert 0 < p_fail < 1
     assert left >= 0
     assert 0 < replan < 1
+
+
+def test_the_failure_heads_gradient_reaches_the_policy_by_its_share(data):
+    config = make_config(data, "tiny", "", "lstm", "policy-head", "full", failure=True)
+    batch = Windows(data, config, (0, 1), None).batch(np.arange(6), None)
+    found = {}
+    for share in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        model = VLAModel(replace(config, failure=replace(config.failure, gradient=share)))
+        model(batch)["failure"].backward()
+        grads = [p.grad for p in model.backbone.parameters() if p.grad is not None]
+        found[share] = torch.cat([g.flatten() for g in grads]).norm().item() if grads else 0.0
+        assert model.failure.net[1].weight.grad.norm() > 0
+    assert found[0.0] == 0
+    assert found[1.0] == pytest.approx(2 * found[0.5], rel=1e-3)
 
 
 def test_a_loss_of_the_menu_can_take_the_place_of_the_default(data, tmp_path):

@@ -80,6 +80,7 @@ def test_failure_head(tmp_path):
     summary = summary_of(tmp_path)
     for key in (
         "joint_within_task_auc_50",
+        "through_auc_25",
         "alone_auc_25",
         "success_joint",
         "success_plain",

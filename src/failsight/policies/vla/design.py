@@ -87,8 +87,11 @@ class HistoryConfig:
 class FailureConfig:
     """A failure head beside the action head: p_fail, time to failure, re-plan request."""
 
-    alpha: float = 0.5
+    alpha: float = 0.1
     """Weight in the total loss."""
+    gradient: float = 0.0
+    """Share of the head's gradient that reaches the policy. At 1 a policy that is trained in full memorises which
+    training episodes failed (`run failure-head`); at 0 the head reads the policy and changes nothing in it."""
     width: int = 64
     horizon_s: float = 2.0
     """A re-plan is requested when failure is nearer than this."""

@@ -111,7 +111,8 @@ class VLAModel(nn.Module):
         action = ((error * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)).mean()
         losses = {"action": action, "total": action}
         if self.failure is not None and self.config.failure is not None:
-            said = self.failure(seen.acts)
+            share = self.config.failure.gradient
+            said = self.failure(share * seen.acts + (1 - share) * seen.acts.detach())
             dt_s = 1 / self.config.action_spec.rate_hz
             failure = failure_error(said, batch.fails, batch.failing, batch.left, dt_s, self.failure_loss)
             losses |= {"failure": failure, "total": action + self.config.failure.alpha * failure}
