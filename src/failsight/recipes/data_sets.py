@@ -59,7 +59,7 @@ def _stamp(path: Path) -> str:
         if (
             file.is_file()
             and ".frames" not in file.parts
-            and file.suffix in (".h5", ".hdf5", ".parquet", ".json", ".npy")
+            and file.suffix in (".h5", ".hdf5", ".parquet", ".json", ".npy", ".mp4")
         ):
             stat = file.stat()
             digest.update(f"{file.relative_to(path)}:{stat.st_size}:{stat.st_mtime_ns}".encode())
