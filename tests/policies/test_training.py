@@ -296,6 +296,12 @@ def test_a_frozen_tiny_needs_something_to_freeze(data, tmp_path):
         fit(data, make_config(data, "tiny", "", "fc", "one-step", "lora"), FIT, SPLIT, tmp_path)
 
 
+def test_too_many_action_tokens_are_refused(data, tmp_path):
+    config = make_config(data, "tiny", "", "discrete", "one-step", "full", chunk=50)
+    with pytest.raises(FailsightError, match="at most 128 action tokens; chunk x dimensions is 150"):
+        fit(data, config, FIT, SPLIT, tmp_path)
+
+
 def test_low_rank_updates_of_a_shipped_tiny_backbone(data, tmp_path):
     config = make_config(data, "tiny", "tabletop-strong", "lstm", "policy-head", "lora")
     config = replace(config, backbone=replace(config.backbone, width=160, depth=3))

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from failsight.core.errors import FailsightError
 from failsight.policies.vla.backbone import Features, VLMBackbone
 from failsight.policies.vla.batch import WindowBatch
 from failsight.policies.vla.design import VLAConfig, require_cell
 from failsight.policies.vla.discrete import DiscreteHead, encode
 from failsight.policies.vla.failure_head import FailureHead, FailureLoss, failure_error
 from failsight.policies.vla.heads import HEADS, FlowHead, Loss, binary_dimensions
-from failsight.policies.vla.tiny_backbone import TinyBackbone
+from failsight.policies.vla.tiny_backbone import MAX_BINS, TinyBackbone
 
 STATE_WIDTH = 64
 DRAWS = 4
@@ -54,6 +55,11 @@ class VLAModel(nn.Module):
         self.width = inputs
         self.norm = nn.LayerNorm(self.backbone.width)
         self.head: Any
+        if discrete and config.backbone.family == "tiny" and config.chunk * config.actions > MAX_BINS:
+            raise FailsightError(
+                f"The tiny backbone speaks at most {MAX_BINS} action tokens; chunk x dimensions is "
+                f"{config.chunk * config.actions}. Use a shorter --chunk."
+            )
         if discrete:
             self.head = DiscreteHead(config, self.backbone.bin_rows())
         else:
