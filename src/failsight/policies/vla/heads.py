@@ -71,19 +71,24 @@ class FCHead(nn.Module):
 
 
 class LSTMHead(nn.Module):
-    """A recurrent net over the window, run anew for every window, so that a long episode cannot drift."""
+    """A recurrent net over the window, run anew for every window, so that a long episode cannot drift.
+
+    The present frame also goes around the net: two layers without that way learnt nothing in 2,000 steps.
+    """
 
     def __init__(self, config: VLAConfig, inputs: int, window: int) -> None:
         super().__init__()
         self._shape = (config.chunk, config.actions)
         self.enter = nn.Linear(inputs, config.head.width)
         self.lstm = nn.LSTM(config.head.width, config.head.width, config.head.depth, batch_first=True)
+        self.norm = nn.LayerNorm(config.head.width)
         self.leave = mlp(config.head.width, config.head.width, config.chunk * config.actions)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, W, F) -> (B, W, H, A)."""
-        states, _ = self.lstm(self.enter(features))
-        return chunks(self.leave(states), self._shape)
+        seen = self.enter(features)
+        states, _ = self.lstm(seen)
+        return chunks(self.leave(self.norm(states + seen)), self._shape)
 
 
 class GPTHead(nn.Module):
