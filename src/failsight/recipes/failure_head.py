@@ -263,7 +263,7 @@ def _success(study: Study, folder: Path, tests: dict[str, Run]) -> None:
         p = mcnemar(int((difference > 0).sum()), int((difference < 0).sum()))
         rows.append([ROWS[name], text_of(figure), text_of(estimate), f"{p:.3f}"])
         study.bar(ROWS[name].removeprefix("failure head, trained "), figure)
-        title = f"Costs no success ({ROWS[name].removeprefix('failure head, trained ')})"
+        title = f"Success is not lower beyond the interval ({ROWS[name].removeprefix('failure head, trained ')})"
         study.claim(title, estimate.high >= 0, f"difference to the policy without a head {text_of(estimate)}")
     study.table("Success on the test episodes", ("policy", "success", "difference, paired", "McNemar p"), rows)
     for name in ("plain", "joint", "through", "alone"):
