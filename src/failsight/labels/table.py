@@ -41,7 +41,7 @@ def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
 
 def labeler_name(run: Run) -> str:
     """Logs of others, and simulators without events, know their outcome only; our own runs have events."""
-    return "outcome" if run.meta.signals or run.meta.sim == "metaworld" else "events"
+    return "outcome" if run.meta.signals or run.meta.sim in ("metaworld", "libero") else "events"
 
 
 def read_labels(run: Run) -> dict[int, Labels]:

@@ -29,26 +29,26 @@ def make_plan(sim: str, tasks: Sequence[str], seeds: Sequence[int], trials: int,
     """Episodes of a simulator; no tasks means all of them. Raises UnknownNameError for anything it does not know."""
     if sim == "tabletop":
         return tabletop.plan(list(tasks) or tabletop.all_tasks(), seeds, trials, mix)
-    if sim == "metaworld":
-        return spread(_metaworld_tasks(tasks), seeds, trials, _clean(mix))
+    if sim in ("metaworld", "libero"):
+        return spread(_installed_tasks(sim, tasks), seeds, trials, _clean(sim, mix))
     make_sim(sim).close()
     names = [scenarios.find_scenario(name).id for name in tasks] or list(scenarios.SCENARIOS)
     return spread(names, seeds, trials, _navigation_mix(mix))
 
 
-def _metaworld_tasks(names: Sequence[str]) -> list[str]:
-    env = make_sim("metaworld")
+def _installed_tasks(sim: str, names: Sequence[str]) -> list[str]:
+    env = make_sim(sim)
     known = [task.id for task in env.tasks()]
     env.close()
     for name in names:
         if name not in known:
-            raise UnknownNameError("Meta-World task", name, known)
+            raise UnknownNameError(f"{sim} task", name, known)
     return list(names) or known
 
 
-def _clean(mix: str) -> Mapping[str, float]:
+def _clean(sim: str, mix: str) -> Mapping[str, float]:
     if mix not in ("clean", "default"):
-        raise FailsightError(f"Meta-World has no perturbations; use --mix clean, not {mix!r}.")
+        raise FailsightError(f"{sim} has no perturbations; use --mix clean, not {mix!r}.")
     return {"none": 1.0}
 
 

@@ -5,6 +5,7 @@ SIMS = {
     "navigation": "failsight.sims.navigation.env:NavigationEnv",
     "navigation-2d": "failsight.sims.navigation.env:planar",
     "metaworld": "failsight.sims.metaworld.env:MetaWorldEnv",
+    "libero": "failsight.sims.libero.env:LiberoEnv",
 }
 """Registered simulators: name -> class or function that builds one."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
@@ -13,8 +14,12 @@ from failsight.core.types import Array
 class Cameras:
     """Renders named cameras at one size; one GL context per instance, made on first use."""
 
-    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+    def __init__(self, model: mujoco.MjModel, height: int, width: int, hidden: Sequence[int] = ()) -> None:
+        """`hidden`: geom groups not to draw (collision shapes)."""
         self._model, self._size = model, (height, width)
+        self._option = mujoco.MjvOption()
+        for group in hidden:
+            self._option.geomgroup[group] = 0
         self._renderer: mujoco.Renderer | None = None
 
     def image(self, data: mujoco.MjData, camera: str) -> Array:
@@ -24,7 +29,7 @@ class Cameras:
             atexit.register(self.close)  # before MuJoCo terminates EGL, else its destructor complains
             self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        self._renderer.update_scene(data, camera)
+        self._renderer.update_scene(data, camera, self._option)
         return np.asarray(self._renderer.render())
 
     def close(self) -> None:
