@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 help:
 	@echo "make demo    policy, failures, monitor, interventions, report (about 4 minutes on 2 cores)"
-	@echo "make test    the whole test suite (about 5 minutes on 2 cores)"
+	@echo "make test    the whole test suite (about 10 minutes on 2 cores)"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make check   lint and test: what CI runs"
 
@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@echo "Open runs/demo/report.html in a browser."
 
 test: $(STAMP)
-	@echo "Running the tests: about 5 minutes on 2 cores."
+	@echo "Running the tests: about 10 minutes on 2 cores."
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 	@echo "All tests passed."
 

@@ -46,7 +46,7 @@ def test_the_commands_are_frozen():
         (("report", "/nowhere"), "no summary.json"),
         (("train-policy", "--recipe", "tabeltop"), "Did you mean tabletop"),
         (("collect", "--out", "/tmp/x", "--tasks", "pick-red-cube-lef"), "pick-red-cube-left"),
-        (("collect", "--out", "/tmp/x", "--suite", "libero"), "Unknown simulator"),
+        (("collect", "--out", "/tmp/x", "--suite", "tabeltop"), "Unknown simulator"),
         (("evaluate", "detection", "/nowhere", "--bundle", "/nowhere"), "not a"),
         (("evaluate", "detction", "/nowhere"), "Did you mean detection"),
         (("import", "actprobee", "/nowhere", "--out", "/tmp/x"), "Did you mean actprobe"),

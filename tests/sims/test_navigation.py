@@ -127,3 +127,15 @@ def test_demonstrations_are_resumable_and_train(tmp_path):
     assert batch.target.shape == (1, 8, 4, 2)
     with pytest.raises(FailsightError, match="no scenario"):
         split_of(data, ("3box",), 0.1, 0)
+
+
+@pytest.mark.parametrize(("name", "package"), [("metaworld", "metaworld"), ("libero", "libero")])
+def test_a_simulator_that_is_not_installed_says_how_to_get_it(name, package):
+    from importlib.util import find_spec
+
+    from failsight.recipes.adapters import make_sim
+
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(FailsightError, match=r"is not installed\. Try: pip install"):
+        make_sim(name)
