@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test check lint clean help
+.PHONY: demo test fuzz wild check lint clean help
 
 help:
 	@echo "make demo    policy, failures, monitor, interventions, report (about 4 minutes on 2 cores)"
 	@echo "make test    the whole test suite (about 10 minutes on 2 cores)"
+	@echo "make fuzz    every fuzz case (make test runs a tenth of them)"
+	@echo "make wild    foreign environments and simulators, each installed on the way (up to 3 hours)"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make check   lint and test: what CI runs"
 
@@ -28,6 +30,12 @@ test: $(STAMP)
 	@echo "Running the tests: about 10 minutes on 2 cores."
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 	@echo "All tests passed."
+
+fuzz: $(STAMP)
+	@FAILSIGHT_FUZZ=full $(BIN)/python -m pytest tests/fuzz -n 2
+
+wild: $(STAMP)
+	@.ci/wild
 
 lint: $(STAMP)
 	@$(BIN)/ruff check src tests benchmarks
