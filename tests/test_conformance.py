@@ -1,5 +1,7 @@
 """Every registered simulator, policy, signal group, labeler, predictor, monitor and intervention keeps its contract."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import LOG_COLUMNS, log_sequences, recurrent_arrays
@@ -13,9 +15,11 @@ from failsight.interventions.rungs import Retry, Slow
 from failsight.labels import LABELERS
 from failsight.monitor.trigger import TriggerRule
 from failsight.policies import POLICIES
+from failsight.policies.vla.policy import TinyPolicy
 from failsight.predictors import PREDICTORS
 from failsight.predictors.detectors import DETECTORS, FitData
 from failsight.recipes.adapters import make_operator, make_policy, make_sim
+from failsight.recipes.closed_loop import CHANGES, Altered
 from failsight.recipes.tabletop import targets
 from failsight.signals import SIGNALS
 from failsight.signals.bank import SIGNAL_NAMES
@@ -92,8 +96,56 @@ def test_policies(name):
     sim.close()
 
 
+TASK = Task(id="remote", suite="s", instruction=checks.WORDINGS[0], horizon=100)
+SESSIONS = [
+    (replace(TASK, instruction=text), replace(KEY, episode=i, task=f"t{i}")) for i, text in enumerate(checks.WORDINGS)
+]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_keep_sessions_apart_and_heed_a_new_instruction(name):
+    policy = make_policy(name)
+    checks.check_policy_sessions(policy, SESSIONS)
+    checks.check_reinstruct(policy, TASK, KEY, checks.WORDINGS[1])
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_do_not_depend_on_the_process(name):
+    checks.check_policy_process("failsight.recipes.adapters:make_policy", name)
+
+
 def test_fake_policy(key):
     checks.check_policy(fakes.PointPolicy(), fakes.PointSim(), key)
+    checks.check_reinstruct(fakes.PointPolicy(), TASK, key, checks.WORDINGS[1], heeds=False)
+    checks.check_policy_process("failsight.testing.fakes:PointPolicy")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_altered_policies_keep_sessions_apart(change):
+    policy = Altered(make_policy("tabletop-strong"), change, lambda task: f"{task.instruction} please")
+    checks.check_policy_sessions(policy, SESSIONS)
+
+
+@pytest.mark.parametrize("mistake", ["forgets the key", "forgets the instruction", "hashes"])
+def test_the_checks_find_a_policy_that_mixes_sessions(mistake, monkeypatch):
+    policy, full = make_policy("tabletop-strong"), TinyPolicy.load_state
+
+    def load_state(self, state):
+        key, instruction = self._key, self._instruction
+        full(self, state)
+        if mistake == "forgets the key":
+            self._key = key
+        else:
+            self.reinstruct(instruction)
+
+    if mistake == "hashes":
+        monkeypatch.setattr(EpisodeKey, "parts", property(lambda key: (hash(key.task),)))
+        with pytest.raises(AssertionError, match="must not depend on the process"):
+            checks.check_policy_process("failsight.recipes.adapters:make_policy", "tabletop-strong")
+        return
+    monkeypatch.setattr(TinyPolicy, "load_state", load_state)
+    with pytest.raises(AssertionError, match="must keep instruction, random key and memory"):
+        checks.check_policy_sessions(policy, SESSIONS)
 
 
 @pytest.mark.parametrize("name", SIGNALS)

@@ -17,6 +17,7 @@ from failsight.policies.vla.model import VLAModel
 from failsight.policies.vla.options import FitConfig
 from failsight.policies.vla.streaming import VLAPolicy
 from failsight.policies.vla.windows import Windows
+from failsight.testing import checks
 
 SPLIT = Split((0, 1), (2,))
 FIT = FitConfig(
@@ -125,6 +126,26 @@ def test_streaming_with_a_stride_and_missing_ticks(data):
     policy.reset(task, EpisodeKey(seed=0, task="t", episode=1))
     policy.load_state(saved)
     assert np.array_equal(policy.infer(frames[7], 7).chunk, last.chunk)
+
+
+@pytest.mark.parametrize(("head", "history"), cells())
+def test_every_cell_keeps_sessions_apart_and_heeds_a_new_instruction(head, history, data):
+    policy = VLAPolicy(VLAModel(make_config(data, "tiny", "", head, history, "full", chunk=4, failure=True)))
+    task = Task(id="t", suite="s", instruction="go to the bottle left", horizon=50)
+    key = EpisodeKey(seed=4, task="t", episode=3)
+    sessions = [
+        (replace(task, instruction=f"go to the {side}"), replace(key, episode=i))
+        for i, side in enumerate(("left", "right"))
+    ]
+    checks.check_policy_sessions(policy, sessions, count=6)
+    # the untrained action tokens of a discrete head may round to the same bins, whatever it was told
+    checks.check_reinstruct(policy, task, key, "go to the bottle right", heeds=head != "discrete")
+
+
+def test_a_flow_policy_does_not_depend_on_the_process(data, tmp_path):
+    config = make_config(data, "tiny", "", "flow", "interleaved", "full")
+    fitted = fit(data, config, replace(FIT, steps=1, save_every=1, evaluate_every=1), SPLIT, tmp_path)
+    checks.check_policy_process("failsight.recipes.adapters:make_policy", str(fitted.last))
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f != "tiny"])

@@ -76,14 +76,26 @@ class Policy(Protocol):
     def reset(self, task: Task, key: EpisodeKey) -> None:
         """Start an episode; random draws are keyed by `key` and the step."""
 
+    def reinstruct(self, instruction: str) -> None:
+        """Another instruction in the middle of the episode; memory and random key stay."""
+
     def infer(self, observation: Observation, step: int) -> PolicyOutput:
         """One inference for the observation at control step `step`."""
 
     def save_state(self) -> bytes:
-        """The policy's memory; empty for a memoryless policy."""
+        """All that `reset` sets and `infer` reads: instruction, random key, memory."""
 
     def load_state(self, state: bytes) -> None:
-        """Restore a saved memory."""
+        """Go on from a saved state, whatever episode this policy was in."""
+
+
+@runtime_checkable
+class KnowsStates(Protocol):
+    """A policy that remembers which states it was trained on."""
+
+    @property
+    def state_range(self) -> tuple[Array, Array]:
+        """(S,) lowest and (S,) highest state of the training data."""
 
 
 class Signal(Protocol):

@@ -91,6 +91,16 @@ class EpisodeKey:
         """The prefix of every random key of this episode."""
         return (self.seed, self.task, self.episode)
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"seed": self.seed, "task": self.task, "episode": self.episode, "condition": self.condition}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> EpisodeKey:
+        """Inverse of `as_dict`."""
+        perturbations = Perturbation.parse(data["condition"])
+        return EpisodeKey(seed=data["seed"], task=data["task"], episode=data["episode"], perturbations=perturbations)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from failsight.core.contracts import Policy
+from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import EpisodeKey, Observation, Outcome, Perturbation, PolicyOutput, Task
 from failsight.evaluation.intervals import Estimate, proportion
 from failsight.recipes.adapters import make_policy, make_sim
@@ -53,22 +56,34 @@ class Altered:
             task = replace(task, instruction=BLANK)
         elif self._change == "swapped-instruction":
             task = replace(task, instruction=self._other(task))
-        self._task, self._key = task, key
+        self._task, self._key, self._said = task, key, ""
         self._policy.reset(task, key)
+
+    def reinstruct(self, instruction: str) -> None:
+        """Pass it on, unless the instruction is what was taken away."""
+        if self._change not in ("blank-instruction", "swapped-instruction"):
+            self._said = instruction
+            self._policy.reinstruct(instruction)
 
     def infer(self, observation: Observation, step: int) -> PolicyOutput:
         """One inference; with a frozen history every frame of the window is the present one."""
         if self._change == "frozen-history":
             self._policy.reset(self._task, self._key)
+            if self._said:
+                self._policy.reinstruct(self._said)
         return self._policy.infer(observation, step)
 
     def save_state(self) -> bytes:
-        """The policy's memory."""
-        return self._policy.save_state()
+        """The policy's state, and the episode a frozen history starts again."""
+        values = {"task": asdict(self._task), "key": self._key.as_dict(), "said": self._said}
+        return pack_state(values, {"policy": np.frombuffer(self._policy.save_state(), np.uint8)})
 
     def load_state(self, state: bytes) -> None:
-        """Restore it."""
-        self._policy.load_state(state)
+        """Inverse of `save_state`."""
+        values, arrays = unpack_state(state)
+        self._task, self._key = Task(**values["task"]), EpisodeKey.from_dict(values["key"])
+        self._said = values["said"]
+        self._policy.load_state(arrays["policy"].tobytes())
 
 
 def closed_loop(

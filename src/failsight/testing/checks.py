@@ -6,12 +6,19 @@ own adapter, as `tests/test_conformance.py` runs them over every registered one.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from failsight.core.contracts import Context, Intervention, Labeler, Monitor, Policy, Predictor, Signal, Sim
+from failsight.core.registry import load
+from failsight.core.specs import ObservationSpec
 from failsight.core.types import (
     FAILURE_TYPES,
     Array,
@@ -25,6 +32,9 @@ from failsight.core.types import (
     Task,
     Verdict,
 )
+
+WORDINGS = ("put the red cube in the left bin", "stack the blue cube on the green cube", "go to the right")
+"""Instructions that policies are told in checks."""
 
 
 def check_sim(make: Callable[[], Sim], key: EpisodeKey, other: EpisodeKey, actions: Sequence[Array]) -> None:
@@ -75,7 +85,7 @@ def _execute(sim: Sim, actions: Sequence[Array]) -> list[Any]:
 
 
 def check_policy(policy: Policy, sim: Sim, key: EpisodeKey) -> None:
-    """Shapes, finiteness, determinism from key and step, and no hidden shift by extra calls."""
+    """Shapes, finiteness, determinism from key and step, no hidden shift by extra calls, sessions kept apart."""
     assert isinstance(policy, Policy), "a policy must have every method of the Policy contract"
     assert policy.action_spec == sim.action_spec, "action specs of policy and simulator must be equal"
     sim.reset(options={"key": key})
@@ -94,7 +104,101 @@ def check_policy(policy: Policy, sim: Sim, key: EpisodeKey) -> None:
     assert np.array_equal(again.chunk, output.chunk), "an inference must depend on observation, key and step alone"
     if output.samples is not None and again.samples is not None:
         assert np.array_equal(again.samples, output.samples), "samples must be keyed by episode and step"
-    policy.load_state(policy.save_state())
+    others = [(replace(sim.task, instruction=text), replace(key, seed=key.seed + i)) for i, text in enumerate(WORDINGS)]
+    check_policy_sessions(policy, [(sim.task, key), *others])
+
+
+def make_observations(spec: ObservationSpec, count: int, seed: int = 0) -> list[dict[str, Array]]:
+    """Random pictures and states that no simulator has to make."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(count):
+        pictures = {
+            f"observation.images.{name}": rng.integers(0, 256, (height, width, 3), np.uint8)
+            for name, height, width in spec.cameras
+        }
+        state = 0.1 * rng.standard_normal(len(spec.state)).astype(np.float32)
+        found.append({**pictures, "observation.state": state})
+    return found
+
+
+def check_policy_sessions(policy: Policy, sessions: Sequence[tuple[Task, EpisodeKey]], count: int = 4) -> None:
+    """Episodes that share a policy in turns equal the same episodes alone, bit for bit, and so do re-instructed ones."""
+    observations = [make_observations(policy.observation_spec, count, seed) for seed, _ in enumerate(sessions)]
+    new = [f"{task.instruction} again" for task, _ in sessions]
+
+    def step(i: int, t: int) -> dict[str, bytes]:
+        if t == 0:
+            policy.reset(*sessions[i])
+        if t == count // 2:
+            policy.reinstruct(new[i])
+        return _bits(policy.infer(observations[i][t], t * policy.execute))
+
+    alone = [[step(i, t) for t in range(count)] for i in range(len(sessions))]
+    memories = [b""] * len(sessions)
+    for t in range(count):
+        for i in range(len(sessions)):
+            if t > 0:
+                policy.load_state(memories[i])
+            assert step(i, t) == alone[i][t], (
+                f"save_state and load_state must keep instruction, random key and memory: session {i} changes at "
+                f"inference {t} when others are served in between"
+            )
+            memories[i] = policy.save_state()
+
+
+def check_reinstruct(policy: Policy, task: Task, key: EpisodeKey, instruction: str, heeds: bool = True) -> None:
+    """A new instruction in mid-episode is kept, and changes the actions of a policy that `heeds` its instruction."""
+    observation, later = make_observations(policy.observation_spec, 2)
+    policy.reset(task, key)
+    policy.infer(observation, 0)
+    before = policy.save_state()
+    unchanged = policy.infer(later, policy.execute).chunk
+    policy.load_state(before)
+    policy.reinstruct(instruction)
+    after = policy.save_state()
+    assert after != before, "a new instruction must be part of the saved state"
+    changed = policy.infer(later, policy.execute).chunk
+    assert not (heeds and np.array_equal(changed, unchanged)), "a new instruction must change the actions"
+    policy.load_state(before)
+    assert np.array_equal(policy.infer(later, policy.execute).chunk, unchanged), "loading must undo a new instruction"
+    policy.load_state(after)
+    assert np.array_equal(policy.infer(later, policy.execute).chunk, changed), "loading must keep a new instruction"
+
+
+def policy_digest(policy: Policy) -> str:
+    """What a policy says in a fixed episode, as text: every output, bit for bit."""
+    digest = hashlib.blake2b(digest_size=16)
+    policy.reset(Task(id="t", suite="s", instruction=WORDINGS[0], horizon=100), EpisodeKey(seed=1, task="t", episode=2))
+    for t, observation in enumerate(make_observations(policy.observation_spec, 3)):
+        for name, value in _bits(policy.infer(observation, t * policy.execute)).items():
+            digest.update(name.encode() + value)
+    return digest.hexdigest()
+
+
+def check_policy_process(target: str, *arguments: str) -> None:
+    """A policy says the same in every process: nothing in it hangs on the hash seed, the process number or the clock.
+
+    `target`: `module:function` that builds the policy from text `arguments`, here and in a new process.
+    """
+    code = (
+        "import sys; from failsight.core.registry import load; from failsight.testing.checks import policy_digest; "
+        "sys.stdout.write(policy_digest(load(sys.argv[1])(*sys.argv[2:])))"
+    )
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    there = subprocess.run(
+        [sys.executable, "-c", code, target, *arguments],
+        env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    here = policy_digest(load(target)(*arguments))
+    assert there.stdout == here, "a policy must not depend on the process: key its random numbers by episode and step"
+
+
+def _bits(output: PolicyOutput) -> dict[str, bytes]:
+    values = {name: getattr(output, name) for name in ("chunk", "hidden", "samples", "members", "failure")}
+    return {name: value.tobytes() for name, value in values.items() if value is not None}
 
 
 def make_steps(count: int, actions: int, states: int, hidden: int = 6, seed: int = 0) -> list[Step]:

@@ -15,7 +15,7 @@ from failsight.core.errors import FailsightError
 from failsight.core.rng import keyed_rng
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.state import pack_state, unpack_state
-from failsight.core.types import Array, EpisodeKey, Event, Observation, Perturbation, PolicyOutput, Task
+from failsight.core.types import Array, EpisodeKey, Event, Observation, PolicyOutput, Task
 from failsight.monitor.monitor import RiskMonitor
 from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import TriggerRule
@@ -104,14 +104,13 @@ class PointSim:
     def save_state(self) -> bytes:
         """Position, step and key."""
         key = self.key
-        values = {"key": [key.seed, key.task, key.episode, key.condition], "step": self._step}
+        values = {"key": key.as_dict(), "step": self._step}
         return pack_state(values, {"at": self._at})
 
     def load_state(self, state: bytes) -> None:
         """Inverse of `save_state`."""
         values, arrays = unpack_state(state)
-        seed, task, episode, condition = values["key"]
-        self._key = EpisodeKey(seed=seed, task=task, episode=episode, perturbations=Perturbation.parse(condition))
+        self._key = EpisodeKey.from_dict(values["key"])
         self._at, self._step, self._pending = arrays["at"], values["step"], []
 
     def close(self) -> None:
@@ -126,11 +125,15 @@ class PointPolicy:
 
     def __init__(self, bad_from: int | None = None, hidden: int = 8) -> None:
         self._bad_from, self._hidden = bad_from, hidden
-        self._key = EpisodeKey(seed=0, task="home", episode=0)
+        self._key, self._instruction = EpisodeKey(seed=0, task="home", episode=0), ""
 
     def reset(self, task: Task, key: EpisodeKey) -> None:
-        """Remember the key of the noise."""
-        self._key = key
+        """Remember the key of the noise and the instruction."""
+        self._key, self._instruction = key, task.instruction
+
+    def reinstruct(self, instruction: str) -> None:
+        """Remembered, and not heeded: there is one place to go."""
+        self._instruction = instruction
 
     def infer(self, observation: Observation, step: int) -> PolicyOutput:
         """Five steps toward the origin, eight noisy samples, a hidden state that tells the distance."""
@@ -145,8 +148,10 @@ class PointPolicy:
         return PolicyOutput(chunk=chunk, hidden=hidden, samples=samples.astype(np.float16))
 
     def save_state(self) -> bytes:
-        """No memory."""
-        return b""
+        """Key and instruction."""
+        return pack_state({"key": self._key.as_dict(), "instruction": self._instruction}, {})
 
     def load_state(self, state: bytes) -> None:
-        """No memory."""
+        """Inverse of `save_state`."""
+        values, _ = unpack_state(state)
+        self._key, self._instruction = EpisodeKey.from_dict(values["key"]), values["instruction"]

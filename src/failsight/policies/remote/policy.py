@@ -65,6 +65,10 @@ class RemotePolicy:
         self._prompt = task.instruction
         self._connect()
 
+    def reinstruct(self, instruction: str) -> None:
+        """The next message carries this instruction."""
+        self._prompt = instruction
+
     def infer(self, observation: Observation, step: int) -> PolicyOutput:
         """One inference. Raises FailsightError with the server's own words when it refuses."""
         assert self._connection is not None

@@ -10,6 +10,7 @@ import torch
 
 from failsight.core.errors import EpisodeDataError
 from failsight.core.rng import keyed_rng
+from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Observation, PolicyOutput, Task
 from failsight.policies.vla.checkpoint import load_checkpoint
 from failsight.policies.vla.network import Batch, TinyVLA
@@ -29,7 +30,12 @@ class TinyPolicy:
         self._mean = np.array(self.config.state_mean, np.float32)
         self._std = np.array(self.config.state_std, np.float32)
         self._key: EpisodeKey | None = None
-        self._tokens = torch.zeros(1, 1, dtype=torch.int64)
+        self.reinstruct("")
+
+    @property
+    def state_range(self) -> tuple[Array, Array]:
+        """(S,), (S,): three standard deviations around the mean of the training states, whose ends are not kept."""
+        return self._mean - 3 * self._std, self._mean + 3 * self._std
 
     @staticmethod
     def load(folder: str | Path) -> TinyPolicy:
@@ -40,7 +46,12 @@ class TinyPolicy:
     def reset(self, task: Task, key: EpisodeKey) -> None:
         """Tokenise the instruction once per episode."""
         self._key = key
-        self._tokens = torch.from_numpy(self.config.tokens(task.instruction))[None]
+        self.reinstruct(task.instruction)
+
+    def reinstruct(self, instruction: str) -> None:
+        """From now on the network reads this instruction."""
+        self._instruction = instruction
+        self._tokens = torch.from_numpy(self.config.tokens(instruction))[None]
 
     def infer(self, observation: Observation, step: int) -> PolicyOutput:
         """One inference; flow noise is keyed by episode and step."""
@@ -74,11 +85,16 @@ class TinyPolicy:
         )
 
     def save_state(self) -> bytes:
-        """Nothing to save: the policy sees one frame at a time."""
-        return b""
+        """Instruction and random key; the policy sees one frame at a time."""
+        key = None if self._key is None else self._key.as_dict()
+        return pack_state({"instruction": self._instruction, "key": key}, {})
 
     def load_state(self, state: bytes) -> None:
-        """Nothing to restore."""
+        """Inverse of `save_state`."""
+        values, _ = unpack_state(state)
+        self._key = None if values["key"] is None else EpisodeKey.from_dict(values["key"])
+        if values["instruction"] != self._instruction:
+            self.reinstruct(values["instruction"])
 
 
 def state_statistics(states: Array) -> tuple[Array, Array]:

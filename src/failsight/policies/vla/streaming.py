@@ -58,6 +58,12 @@ class VLAPolicy:
         self._key: EpisodeKey | None = None
         self._instruction, self._reset = "", False
 
+    @property
+    def state_range(self) -> tuple[Array, Array]:
+        """(S,), (S,): lowest and highest state of the training data."""
+        table = self.config.statistics["state"]
+        return np.array(table["min"], np.float32), np.array(table["max"], np.float32)
+
     @staticmethod
     def load(folder: str | Path, source: str | None = None) -> VLAPolicy:
         """From a checkpoint folder. Raises FailsightError when it is missing, damaged or of another type."""
@@ -143,8 +149,13 @@ class VLAPolicy:
         return np.clip(values, self.action_spec.low, self.action_spec.high).astype(np.float32)
 
     def save_state(self) -> bytes:
-        """Instruction and remembered frames."""
-        values = {"instruction": self._instruction, "reset": self._reset, "steps": [f.step for f in self._memory]}
+        """Random key, instruction and remembered frames."""
+        values = {
+            "key": None if self._key is None else self._key.as_dict(),
+            "instruction": self._instruction,
+            "reset": self._reset,
+            "steps": [frame.step for frame in self._memory],
+        }
         arrays = {f"memory{i}": frame.memory.numpy() for i, frame in enumerate(self._memory)}
         arrays |= {f"state{i}": frame.state.numpy() for i, frame in enumerate(self._memory)}
         return pack_state(values, arrays)
@@ -152,6 +163,7 @@ class VLAPolicy:
     def load_state(self, state: bytes) -> None:
         """Inverse of `save_state`."""
         values, arrays = unpack_state(state)
+        self._key = None if values["key"] is None else EpisodeKey.from_dict(values["key"])
         self._instruction, self._reset = values["instruction"], values["reset"]
         self._memory = [
             Frame(step, torch.from_numpy(arrays[f"memory{i}"]), torch.from_numpy(arrays[f"state{i}"]))
