@@ -14,7 +14,7 @@ from failsight.predictors.detectors import CONTROLS, DETECTORS, FitData, find_de
 from failsight.predictors.evidence import RunningEvidence
 from failsight.predictors.fit_ledger import LedgerOptions, fit_ledger, shared_weights
 from failsight.predictors.ledger import LedgerPredictor
-from failsight.predictors.scalars import find_columns
+from failsight.predictors.scalars import ScalarPredictor, find_columns
 from failsight.predictors.stepscale import fit_step_scale, task_offsets
 from failsight.predictors.transforms import pad, positive_columns
 
@@ -77,6 +77,76 @@ def test_what_is_there_is_found_and_permuted_labels_are_not(name):
     found = score(LARGE)
     assert found > 0.75
     assert np.mean([score(permute_labels(LARGE, seed)) for seed in (1, 2, 3)]) < found - 0.15
+
+
+def spoiled(sequences, value):
+    """The same episodes with `value` in one step of every third: a signal, and one entry of the hidden state."""
+    result = []
+    for i, s in enumerate(sequences):
+        signals, hidden = s.signals.copy(), s.hidden.copy()
+        if i % 3 == 0:
+            signals[5, LOG_NAMES.index("chunk_mse")] = value
+            hidden[4, 1] = value
+        result.append(replace(s, signals=signals, hidden=hidden))
+    return result
+
+
+@pytest.mark.xdist_group("detectors")
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_what_is_not_finite_is_missing_in_fit_and_step_alike(name):
+    """Infinity and NaN: one fit, one evidence, always a number."""
+    results = []
+    for value in (np.nan, np.inf):
+        predictor = DETECTORS[name].fit(FitData(spoiled(TRAIN, value), LOG_COLUMNS, 0))
+        evidence = [_stepped(predictor, s, value) for s in TEST[:3]]
+        results.append((predictor.arrays, evidence))
+    arrays, evidence = results[0]
+    assert all(np.isfinite(e).all() for e in evidence)
+    for other, scores in results[1:]:
+        assert all(np.array_equal(other[key], arrays[key]) for key in arrays)
+        assert all((a == b).all() for a, b in zip(evidence, scores, strict=True))
+
+
+def _stepped(predictor, s, value):
+    """Evidence of an episode whose steps were spoiled on the way in, as on a robot: nobody cleaned them before."""
+    predictor.reset(s.task)
+    scores = []
+    for t, (signals, hidden) in enumerate(zip(s.signals, s.hidden, strict=True)):
+        signals, hidden = signals.copy(), hidden.copy()
+        if t == 5:
+            signals[:], hidden[:2] = value, value
+        scores.append(predictor.update(signals, hidden).judged)
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("name", ["ledger", "mahalanobis", "euclidean_knn", "cosine_knn", "safe_mlp"])
+def test_an_entry_beyond_float16_is_as_if_it_were_left_out(name):
+    """Massive activations overflow to infinity in float16: the other entries say what they said without it."""
+    rng = np.random.default_rng(0)
+    small = [
+        replace(s, hidden=rng.standard_normal((len(s.signals), 5)).astype(np.float16)) for s in [*LARGE, *TEST[:9]]
+    ]
+    for s in small:
+        s.hidden[:, 1] += 2 * s.failed
+    with np.errstate(over="ignore"):
+        huge = [replace(s, hidden=np.c_[s.hidden, np.full(len(s.hidden), 1e5)].astype(np.float16)) for s in small]
+    if name == "safe_mlp":  # another width starts from other random weights: compare what it tells apart
+        failed = np.array([s.failed for s in small[-9:]])
+        for part in (small, huge):
+            predictor = DETECTORS[name].fit(FitData(part[:210], LOG_COLUMNS, 0))
+            assert within_auc(np.array([trace(predictor, s)[10] for s in part[210:]]), failed, np.zeros(9)) == 1.0
+        return
+    without, beside = (DETECTORS[name].fit(FitData(part[:210], LOG_COLUMNS, 0)) for part in (small, huge))
+    for a, b in zip(small[210:], huge[210:], strict=True):
+        assert trace(beside, b) == pytest.approx(trace(without, a), abs=2e-3)
+
+
+def test_a_missing_value_of_a_scalar_counts_as_the_usual_one():
+    """By hand: columns not positive, mean 2, spread 1; steps 3, inf, 3 give 1, (1 + 0) / 2, (1 + 0 + 1) / 3."""
+    arrays = {"columns": np.array([0]), "log": np.array([False]), "usual": np.array([2.0]), "scale": np.array([1.0])}
+    predictor = ScalarPredictor(arrays)
+    scores = [predictor.update(np.array([value], np.float32), None).evidence for value in (3.0, np.inf, 3.0)]
+    assert scores == pytest.approx([1.0, 0.5, 2 / 3])
 
 
 @pytest.mark.xdist_group("detectors")

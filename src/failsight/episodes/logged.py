@@ -128,7 +128,8 @@ def _write(folder: Path, ticket: int, episode: LoggedEpisode, meta: RunMeta, hor
     steps = len(episode.signals)
     columns = {"signal": to_arrow(episode.signals.astype(np.float32))}
     if episode.hidden is not None:
-        columns["policy.hidden"] = to_arrow(episode.hidden.astype(np.float16))
+        with np.errstate(over="ignore"):  # an entry beyond float16 is stored as infinite and read as missing
+            columns["policy.hidden"] = to_arrow(episode.hidden.astype(np.float16))
     last = np.arange(steps) == steps - 1
     columns["next.success"] = pa.array(last & episode.success)
     columns["next.done"] = pa.array(last)

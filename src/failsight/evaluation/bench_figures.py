@@ -81,6 +81,8 @@ def _ranking(t: Traces, facts: EpisodeFacts, part: str, cut: str, prior: bool, k
         known = t.probability.histories
         scores = (scores - t.probability.centre) / t.probability.spread
         scores = scores + np.array([known[task].prior if task in known else 0.0 for task in facts.task[units]])
+    told = np.isfinite(scores)  # an episode the detector cannot judge is not ranked, and not counted
+    units, scores = units[told], scores[told]
     return Ranking(units, scores, facts.failed[units], facts.task[units])
 
 
@@ -154,7 +156,7 @@ def other_figures(stored: Stored, facts: EpisodeFacts, cut: str, rate_hz: float,
         spread = t.probability.spread
         scores |= {int(i): (t.evidence[int(i)] - t.probability.centre) / spread for i in t.seen}
     order = sorted(scores)
-    good = np.array([scores[i].max() for i in order if not facts.failed[i]])
+    good = np.array([np.fmax.reduce(scores[i], initial=-np.inf) for i in order if not facts.failed[i]])
     rates = false_alarm_rates(good, ALPHA, key)
     if rates:
         worst = max(rates.values(), key=lambda e: e.value)

@@ -108,12 +108,12 @@ def judge(data: DataSet, detector: Detector, split: Split, seed: int, permuted: 
 
 
 def trace(predictor: Predictor, sequence: LabelledSequence) -> Array:
-    """(T,) evidence of one episode, by the streaming step."""
+    """(T,) evidence of one episode, by the streaming step; NaN where the detector could not tell."""
     predictor.reset(sequence.task)
     values = np.empty(len(sequence.signals))
     for t, signals in enumerate(sequence.signals):
         values[t] = predictor.update(signals, None if sequence.hidden is None else sequence.hidden[t]).judged
-    return np.nan_to_num(values, nan=0.0)
+    return values
 
 
 def map_of(
@@ -140,7 +140,7 @@ def _rows(
     history = histories.get(sequence.task)
     if history is None:
         return []
-    mine = [int(t) for t in steps if t < len(evidence)]
+    mine = [int(t) for t in steps if t < len(evidence) and np.isfinite(evidence[t])]
     return [(float(evidence[t]), history.prior, history.overdue(t), sequence.failed, 1 / len(mine)) for t in mine]
 
 

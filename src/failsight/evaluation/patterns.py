@@ -16,6 +16,7 @@ from failsight.evaluation.detection import auc, within_auc
 from failsight.evaluation.intervals import Estimate, bootstrap
 from failsight.evaluation.judging import trace
 from failsight.predictors.dataset import LabelledSequence
+from failsight.predictors.missing import filled, usual_values
 
 _BEFORE = 20
 """Steps before the onset that count as what precedes a failure."""
@@ -59,6 +60,8 @@ def _rule(
 ) -> Rule | None:
     x, y = _steps(train, kind)
     held_x, held_y = _steps(test, kind)
+    usual = usual_values(x)
+    x, held_x = filled(x, usual), filled(held_x, usual)
     if not y.any() or not held_y.any():
         return None
     tree = DecisionTreeClassifier(
@@ -93,7 +96,7 @@ def _steps(sequences: Sequence[LabelledSequence], kind: int | None) -> tuple[Arr
         y = np.zeros(end, bool)
         if mine:
             y[0 if s.onset is None else max(0, end - _BEFORE) :] = True
-        xs.append(np.nan_to_num(s.signals[:end].astype(np.float64)))
+        xs.append(s.signals[:end])
         ys.append(y)
     return np.concatenate(xs), np.concatenate(ys)
 
@@ -143,6 +146,8 @@ def importance(
 
 
 def _ranked(scores: Array, failed: Array, tasks: Array) -> float:
+    known = np.isfinite(scores)  # an episode that cannot be judged is not ranked
+    scores, failed, tasks = scores[known], failed[known], tasks[known]
     value = within_auc(scores, failed, tasks)
     return value if np.isfinite(value) else auc(scores, failed)
 

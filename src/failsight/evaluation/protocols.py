@@ -220,6 +220,8 @@ def longest_test_cut(facts: EpisodeFacts, test: Array, share: float) -> Array:
 
 
 def up_to(scores: Array, cut: int, first: int) -> float:
-    """Largest score from step `first` to before `cut`; the last step there is when the episode is shorter."""
+    """Largest score from step `first` to before `cut`; the last step there is when the episode is shorter. NaN when the
+    detector could not tell at any of them.
+    """
     end = min(cut, len(scores))
-    return float(scores[min(first, end - 1) : end].max())
+    return float(np.fmax.reduce(scores[min(first, end - 1) : end]))

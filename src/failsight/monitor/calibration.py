@@ -38,16 +38,27 @@ class Calibration:
 def conformal_threshold(statistics: Sequence[float], alpha: float) -> Calibration:
     """Threshold from the statistics of successful calibration episodes.
 
-    Raises CalibrationError when alpha < 1 / (n + 1), saying how many more successes are needed.
+    Raises CalibrationError when alpha < 1 / (n + 1), saying how many more successes are needed, and when a statistic is
+    NaN or the threshold would not be a number: it would promise a rate it does not keep.
     """
     values = np.sort(np.asarray(statistics, float))
     n = len(values)
+    if np.isnan(values).any():
+        raise CalibrationError(
+            f"{int(np.isnan(values).sum())} of {n} calibration statistics are NaN: the detector could not judge those "
+            "episodes. Find out which signal is missing there: failsight audit RUN"
+        )
     rank = math.ceil((n + 1) * (1 - alpha))
     if rank > n:
         needed = math.ceil(1 / alpha) - 1
         raise CalibrationError(
             f"A false-alarm rate of {alpha:g} needs at least {needed} successful calibration episodes; there are {n}. "
             f"Collect {needed - n} more successes or accept alpha >= {1 / (n + 1):.3f}."
+        )
+    if not np.isfinite(values[rank - 1]):
+        raise CalibrationError(
+            f"The calibration statistic of rank {rank} of {n} is {values[rank - 1]}: no threshold follows from it. "
+            "Episodes may be shorter than the trigger's window, or a signal missing: failsight audit RUN"
         )
     threshold = float(np.nextafter(values[rank - 1], np.inf))
     upper = float(stats.beta.ppf(0.95, n + 1 - rank, rank))

@@ -8,6 +8,7 @@ import numpy as np
 
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array, Risk
+from failsight.predictors.missing import present
 
 
 class ClockPredictor:
@@ -144,7 +145,7 @@ class RandomPredictor:
 
     def update(self, signals: Array, hidden: Array | None) -> Risk:
         """Uniform in [0, 1)."""
-        draw = keyed_rng("random", int(self.arrays["seed"]), np.asarray(signals).tobytes().hex()).random()
+        draw = keyed_rng("random", int(self.arrays["seed"]), present(np.asarray(signals)).tobytes().hex()).random()
         return Risk(p_fail=float("nan"), evidence=float(draw))
 
     def save_state(self) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from failsight.core.types import FAILURE_TYPES, Array
 from failsight.episodes.meta import RunMeta
 from failsight.episodes.run import Episode, Run
 from failsight.predictors.hazard import SURVIVES, UNKNOWN, bin_labels
+from failsight.predictors.missing import present
 from failsight.signals.bank import SIGNAL_COLUMNS, replay_signals
 from failsight.signals.sampling import SAMPLING_COLUMNS, SamplingSignals
 
@@ -28,9 +29,9 @@ class LabelledSequence:
     task: str
     condition: str
     signals: Array
-    """(T, S) float32."""
+    """(T, S) float32, NaN where there is no finite value."""
     hidden: Array | None
-    """(T, D) float16."""
+    """(T, D) float16, NaN where there is no finite value."""
     failed: bool
     bins: Array
     """(T,) int64 hazard bin, `SURVIVES` on a success, `UNKNOWN` on a failure whose onset is not known."""
@@ -39,6 +40,11 @@ class LabelledSequence:
     dimension: Array
     """(T, A) bool."""
     onset: int | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signals", present(self.signals))
+        if self.hidden is not None:
+            object.__setattr__(self, "hidden", present(self.hidden))
 
 
 def build_sequences(run: Run, labels: Mapping[int, Labels], sampling: bool = False) -> list[LabelledSequence]:

@@ -16,6 +16,7 @@ from failsight.core.errors import BundleError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import Array, Risk
 from failsight.predictors.dataset import LabelledSequence
+from failsight.predictors.missing import filled, usual_values
 from failsight.predictors.transforms import whitening
 
 _REFERENCES, _COMPONENTS, _CLUSTERS = 1000, 64, 32
@@ -28,11 +29,11 @@ class DistancePredictor:
     neighbours = 5
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        """Args: arrays: `good` and `bad` references (R, C), and `basis` (C, D), `centre` (C,) when projected."""
+        """Args: arrays: `good` and `bad` references (R, C), `usual` (D,) for what is missing, and `basis` (C, D), `centre` (C,) when projected."""
         self.arrays = dict(arrays)
         try:
             self._sides = arrays["good"], arrays["bad"]
-            self.hidden_size = arrays["basis"].shape[1] if "basis" in arrays else arrays["good"].shape[1]
+            self.hidden_size = len(arrays["usual"])
         except KeyError as error:
             raise BundleError(f"The model file has no array {error}; it is not a {self.name} predictor.") from error
         self._lengths = {id(side): (side * side).sum(1) for side in self._sides}
@@ -47,7 +48,7 @@ class DistancePredictor:
         if hidden is None or len(hidden) != self.hidden_size:
             found = "none" if hidden is None else str(len(hidden))
             raise BundleError(f"This detector needs a hidden state of size {self.hidden_size}; it got {found}.")
-        value = np.nan_to_num(hidden.astype(np.float32), posinf=0.0, neginf=0.0)
+        value = filled(hidden, self.arrays["usual"])
         if "basis" in self.arrays:
             value = self.arrays["basis"] @ value - self.arrays["centre"]
         self._total += self.distance(value, self._sides[0]) - self.distance(value, self._sides[1])
@@ -107,8 +108,9 @@ class Mahalanobis(DistancePredictor):
 
 def fit_distance(kind: type[DistancePredictor], train: Sequence[LabelledSequence], seed: int) -> DistancePredictor:
     """References from training steps of both outcomes."""
-    good, bad = (_steps(train, failed) for failed in (False, True))
-    arrays: dict[str, Array] = {}
+    usual = usual_values(np.concatenate([s.hidden for s in train if s.hidden is not None]))
+    good, bad = (_steps(train, failed, usual) for failed in (False, True))
+    arrays: dict[str, Array] = {"usual": usual.astype(np.float32)}
     if issubclass(kind, PcaKmeans | Mahalanobis):
         both = np.concatenate([good, bad])
         centre = both.mean(0)
@@ -135,6 +137,5 @@ def _references(kind: type[DistancePredictor], side: Array, name: str, seed: int
     return np.ascontiguousarray(chosen, np.float32)
 
 
-def _steps(train: Sequence[LabelledSequence], failed: bool) -> Array:
-    parts = [np.asarray(s.hidden, np.float32) for s in train if s.failed == failed]
-    return np.nan_to_num(np.concatenate(parts), posinf=0.0, neginf=0.0)
+def _steps(train: Sequence[LabelledSequence], failed: bool, usual: Array) -> Array:
+    return filled(np.concatenate([s.hidden for s in train if s.failed == failed and s.hidden is not None]), usual)

@@ -58,5 +58,5 @@ class RunningEvidence:
 
 
 def clipped(z: Array) -> Array:
-    """Within +-4; what is missing carries no evidence (0)."""
+    """Standardised values within +-4; what is missing carries no evidence: 0, the usual value."""
     return np.asarray(np.clip(np.nan_to_num(z, nan=0.0, posinf=CLIP, neginf=-CLIP), -CLIP, CLIP))

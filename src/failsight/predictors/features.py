@@ -9,6 +9,7 @@ import numpy as np
 
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Array
+from failsight.predictors.missing import present
 from failsight.signals.bank import SIGNAL_NAMES
 
 _LOG = ("epistemic_spread", "action_variance", "max_joint_variance", "command_residual", "slip", "overlap")
@@ -48,7 +49,7 @@ class Whitening:
         for part in parts:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a signal the policy never gives is all NaN
-                mean, deviation = np.nanmean(part, 0), np.nanstd(part, 0)
+                mean, deviation = np.nanmean(present(part), 0), np.nanstd(present(part), 0)
             means.append(np.nan_to_num(mean))
             scales.append(np.where(np.nan_to_num(deviation) > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0))
         return Whitening(
@@ -72,16 +73,18 @@ class Whitening:
         return self.standardise(raw)
 
     def standardise(self, raw: Array) -> Array:
-        """In place: standardise, mask, clip."""
-        with np.errstate(invalid="ignore"):  # inf * 0 and NaN are masked next
+        """In place: what is missing takes the mean, then standardise and clip."""
+        missing = ~np.isfinite(raw)
+        with np.errstate(invalid="ignore", over="ignore"):  # a value near the end of float32 is clipped next
             raw -= self.mean
             raw *= self.scale
+        raw[missing] = 0.0
         np.nan_to_num(raw, copy=False, nan=0.0, posinf=_CLIP, neginf=-_CLIP)
         return np.clip(raw, -_CLIP, _CLIP, out=raw)
 
 
 def log_signals(signals: Array, mask: Array) -> Array:
-    """log(x + 1e-4) of the signals marked in `mask` (S,), the others unchanged; (..., S) float64."""
-    values = signals.astype(np.float64)
+    """log(x + 1e-4) of the signals marked in `mask` (S,), the others unchanged; (..., S) float64, infinities missing."""
+    values = present(signals).astype(np.float64)
     values[..., mask] = np.log(np.maximum(values[..., mask], 0.0) + 1e-4)
     return values

@@ -14,6 +14,7 @@ from failsight.core.types import Array
 from failsight.predictors.dataset import LabelledSequence, failure_rates
 from failsight.predictors.evidence import RunningEvidence, clipped
 from failsight.predictors.ledger import LedgerPredictor
+from failsight.predictors.missing import filled, usual_values
 from failsight.predictors.stepscale import enough, fit_step_scale, task_offsets
 from failsight.predictors.transforms import log_positive, pad, positive_columns, whitening
 
@@ -189,11 +190,12 @@ def _fit_hidden(
     train: Sequence[LabelledSequence], plan: _Plan, options: LedgerOptions, arrays: dict[str, Array]
 ) -> _Member:
     """PCA after removing the mean per step and per task, then as for the signals."""
-    stacked = np.concatenate([np.asarray(s.hidden, np.float32) for s in train])
+    raw = np.concatenate([np.asarray(s.hidden, np.float32) for s in train])
+    usual = usual_values(raw)
+    stacked = filled(raw, usual)
     lengths = np.array([len(s.signals) for s in train])
     step = np.concatenate([np.arange(n) for n in lengths])
     episode = np.repeat(np.arange(len(train)), lengths)
-    stacked = np.nan_to_num(stacked, posinf=0.0, neginf=0.0)
     centre = _step_means(stacked, step, len(train))
     residual = stacked - centre[np.minimum(step, len(centre) - 1)]
     offsets, own = _hidden_offsets(residual, episode, plan, options.centre_tasks)
@@ -203,7 +205,7 @@ def _fit_hidden(
     known = pad([unknown[episode == i] - shift[i] for i in range(len(train))])
     statistics = _statistics(clipped(known), plan, energy=False)
     away = _statistics(clipped(pad([unknown[episode == i] for i in range(len(train))])), plan, energy=False)
-    arrays["hidden.basis"] = basis
+    arrays |= {"hidden.basis": basis, "hidden.usual": usual.astype(np.float32)}
     arrays["hidden.mean"] = centre @ basis.T
     arrays |= {f"hidden.offset.{task}": basis @ value for task, value in offsets.items()}
     for group, rows in (("member", statistics), ("unknown", away)):

@@ -15,6 +15,7 @@ import numpy as np
 from failsight.core.errors import BundleError
 from failsight.core.types import Array
 from failsight.predictors.dataset import LabelledSequence
+from failsight.predictors.missing import filled, present, usual_values
 from failsight.predictors.stepscale import StepScale, task_offsets
 from failsight.predictors.transforms import log_positive, pad, positive_columns, whitening
 
@@ -45,7 +46,7 @@ class InputStream:
     """Turns raw steps into network inputs."""
 
     def __init__(self, arrays: Mapping[str, Array], design: InputDesign) -> None:
-        """Args: arrays: `in.columns`, `in.log`, `in.hidden` (), `in.basis` (C, D), `in.mean` and `in.scale` (1, F),
+        """Args: arrays: `in.columns`, `in.log`, `in.hidden` (), `in.basis` (C, D), `in.usual` (D,), `in.mean` and `in.scale` (1, F),
         `in.offset.<task>` (1, F), `in.width` (), as far as the design needs them.
         """
         self._arrays, self._design = arrays, design
@@ -87,8 +88,10 @@ class InputStream:
             if hidden is None or len(hidden) != self.hidden_size:
                 found = "none" if hidden is None else str(len(hidden))
                 raise BundleError(f"This detector needs a hidden state of size {self.hidden_size}; it got {found}.")
-            value = hidden.astype(np.float32)
-            parts.append(arrays["in.basis"] @ value if "in.basis" in arrays else value)
+            basis = arrays.get("in.basis")
+            parts.append(
+                present(hidden.astype(np.float32)) if basis is None else basis @ filled(hidden, arrays["in.usual"])
+            )
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def save_state(self) -> dict[str, Array]:
@@ -118,7 +121,6 @@ def fit_inputs(train: Sequence[LabelledSequence], columns: Sequence[str], design
     arrays = _feature_arrays(train, columns, design)
     bare = InputStream({**arrays, "in.mean": np.zeros((1, 1)), "in.scale": np.ones((1, 1))}, design)
     features = [np.stack([bare.features(s.signals[t], _hidden(s, t)) for t in range(len(s.signals))]) for s in train]
-    features = [np.where(np.isfinite(f), f, np.nan) for f in features]
     scale = _scale(features)
     arrays |= {"in.mean": scale.mean, "in.scale": scale.scale}
     own: Array | None = None
@@ -139,8 +141,9 @@ def _feature_arrays(train: Sequence[LabelledSequence], columns: Sequence[str], d
         chosen = [i for i, name in enumerate(columns) if not design.only or name in design.only]
         arrays["in.columns"] = np.array(chosen, int)
     if design.hidden:
-        stacked = np.concatenate([np.asarray(s.hidden, np.float32) for s in train])
-        stacked = np.nan_to_num(stacked, posinf=0.0, neginf=0.0)
+        raw = np.concatenate([np.asarray(s.hidden, np.float32) for s in train])
+        arrays["in.usual"] = usual_values(raw).astype(np.float32)
+        stacked = filled(raw, arrays["in.usual"])
         arrays["in.hidden"] = np.array(stacked.shape[1])
         if design.components:
             arrays["in.basis"] = whitening(stacked - stacked.mean(0), design.components)
@@ -148,7 +151,7 @@ def _feature_arrays(train: Sequence[LabelledSequence], columns: Sequence[str], d
 
 
 def _scale(features: list[Array]) -> StepScale:
-    stacked = np.concatenate(features)
+    stacked = np.concatenate(features).astype(np.float64)
     seen = np.isfinite(stacked).sum(0) > 1
     mean, spread = np.zeros(stacked.shape[1]), np.zeros(stacked.shape[1])
     mean[seen], spread[seen] = np.nanmean(stacked[:, seen], 0), np.nanstd(stacked[:, seen], 0)

@@ -24,6 +24,7 @@ import numpy as np
 from failsight.core.errors import BundleError
 from failsight.core.types import Array, Risk
 from failsight.predictors.evidence import RunningEvidence, clipped
+from failsight.predictors.missing import filled
 from failsight.predictors.stepscale import StepScale
 from failsight.predictors.transforms import log_positive
 
@@ -44,12 +45,12 @@ class LedgerPredictor:
             self._shrink = float(arrays["shrink"])
             self._log = arrays["signal.log"].astype(bool)
             self._scale = StepScale(arrays["signal.mean"], arrays["signal.scale"])
+            self.hidden_size = len(arrays["hidden.usual"]) if "hidden.basis" in arrays else 0
         except KeyError as error:
             raise BundleError(f"The model file has no array {error}; it is not an evidence ledger.") from error
         self.members = tuple(name for name in MEMBERS if f"member.{name}" in arrays)
         self._columns = arrays["signal.columns"]
         self._chunk = int(arrays["mean.column"]) if "mean.column" in arrays else None
-        self.hidden_size = arrays["hidden.basis"].shape[1] if "hidden.basis" in arrays else 0
         self.reset("")
 
     def reset(self, task: str) -> None:
@@ -99,7 +100,7 @@ class LedgerPredictor:
             raise BundleError(f"This ledger needs a hidden state of size {self.hidden_size}; it got {found}.")
         arrays = self.arrays
         centre = arrays["hidden.mean"]
-        y = arrays["hidden.basis"] @ hidden.astype(np.float32) - centre[min(self._step, len(centre) - 1)]
+        y = arrays["hidden.basis"] @ filled(hidden, arrays["hidden.usual"]) - centre[min(self._step, len(centre) - 1)]
         if self._hidden_offset is not None:
             y = y - self._hidden_offset
         statistics = self._hidden.update(clipped(y))

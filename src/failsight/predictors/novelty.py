@@ -19,6 +19,7 @@ import numpy as np
 from failsight.core.errors import BundleError
 from failsight.core.types import Array, Risk
 from failsight.predictors.inputs import InputDesign, InputStream
+from failsight.predictors.missing import present
 
 INPUTS = InputDesign(signals=False, hidden=True, components=32)
 
@@ -31,7 +32,7 @@ class NoveltyPredictor(ABC):
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         """Args: arrays: the inputs' (`in.*`) and two or one networks of three layers (`student.w0`, ...)."""
         self.arrays = dict(arrays)
-        if "student.w0" not in arrays:
+        if "student.w0" not in arrays or "in.usual" not in arrays:
             raise BundleError(f"The model file is not a {self.name} predictor.")
         self._inputs = InputStream(arrays, INPUTS)
         self.hidden_size = self._inputs.hidden_size
@@ -121,7 +122,7 @@ class FiperPredictor:
         self._rnd.update(signals, hidden)
         pair = np.array([self._rnd.last, float(signals[int(self.arrays["entropy.column"])])])
         scales = np.stack([self.arrays["novelty.scale"], self.arrays["entropy.scale"]])
-        z = np.nan_to_num((pair - scales[:, 0]) / scales[:, 1])
+        z = np.nan_to_num((present(pair) - scales[:, 0]) / scales[:, 1])  # a missing score counts as the usual one
         self._averages += self._window * (z - self._averages)
         return Risk(p_fail=float("nan"), evidence=float(self._averages.min()))
 

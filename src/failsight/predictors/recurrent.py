@@ -94,14 +94,16 @@ class RecurrentPredictor:
         split, whitening = self.whitening.signals, self.whitening
         buffer = self._signal_buffer
         buffer[:] = signals
+        missing = ~np.isfinite(buffer)
         buffer[self._log] = np.log(np.maximum(buffer[self._log], 0.0) + np.float32(1e-4))
-        _standardise(buffer, whitening.mean[:split], whitening.scale[:split])
+        _standardise(buffer, missing, whitening.mean[:split], whitening.scale[:split])
         if whitening.hidden and (hidden is None or hidden is not self._seen):
             if hidden is None or len(hidden) != whitening.hidden:
                 found = "none" if hidden is None else str(len(hidden))
                 raise BundleError(f"This predictor needs a hidden state of size {whitening.hidden}; it got {found}.")
             self._hidden_buffer[:] = hidden
-            _standardise(self._hidden_buffer, whitening.mean[split:], whitening.scale[split:])
+            away = ~np.isfinite(self._hidden_buffer)
+            _standardise(self._hidden_buffer, away, whitening.mean[split:], whitening.scale[split:])
             np.dot(self._enter_hidden, self._hidden_buffer, out=self._from_hidden)
             self._from_hidden += self._enter_bias
             self._seen = hidden
@@ -139,10 +141,13 @@ class RecurrentPredictor:
         self._seen = None
 
 
-def _standardise(values: Array, mean: Array, scale: Array) -> None:
+def _standardise(values: Array, missing: Array, mean: Array, scale: Array) -> None:
+    """In place; what is `missing` counts as the mean of the training data."""
+    if missing.any():
+        values[missing] = mean[missing]
     values -= mean
     values *= scale
-    if not np.isfinite(values).all():
+    if not np.isfinite(values).all():  # a value near the end of float32
         np.nan_to_num(values, copy=False, nan=0.0, posinf=5.0, neginf=-5.0)
     np.minimum(np.maximum(values, -5.0, out=values), 5.0, out=values)
 

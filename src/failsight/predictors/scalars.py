@@ -21,7 +21,7 @@ import numpy as np
 from failsight.core.errors import BundleError
 from failsight.core.types import Array, Risk
 from failsight.predictors.dataset import LabelledSequence
-from failsight.predictors.transforms import pad, positive_columns
+from failsight.predictors.transforms import log_positive, pad, positive_columns
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "running-mean": ("chunk_mse", "overlap"),
@@ -59,9 +59,7 @@ class ScalarPredictor:
     def update(self, signals: Array, hidden: Array | None) -> Risk:
         """Score after one more step."""
         arrays = self.arrays
-        values = np.asarray(signals[arrays["columns"]], np.float64)
-        log = arrays["log"].astype(bool)
-        values[log] = np.log(np.maximum(values[log], 0.0) + 1e-4)
+        values = log_positive(signals[arrays["columns"]], arrays["log"].astype(bool))
         z = np.where(np.isfinite(values), (values - arrays["usual"]) * arrays["scale"], 0.0)
         self._total += float(z.sum())
         self._steps += 1
@@ -87,7 +85,7 @@ def fit_scalar(detector: str, train: Sequence[LabelledSequence], names: Sequence
     columns = np.array(find_columns(detector, names))
     raw = pad([s.signals[:, columns] for s in train])
     log = positive_columns(raw)
-    raw[..., log] = np.log(raw[..., log] + 1e-4)
+    raw = log_positive(raw, log)
     spread = np.nanstd(raw, axis=(0, 1))
     return ScalarPredictor(
         {

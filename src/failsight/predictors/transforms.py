@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from failsight.core.types import Array
+from failsight.predictors.missing import present
 
 
 def pad(parts: list[Array]) -> Array:
@@ -16,8 +17,10 @@ def pad(parts: list[Array]) -> Array:
 
 
 def log_positive(signals: Array, log: Array) -> Array:
-    """log(x + 1e-4) of the columns marked in `log` (S,), the others unchanged; (..., S) float64."""
-    values = np.array(signals, np.float64)
+    """log(x + 1e-4) of the columns marked in `log` (S,), the others unchanged, NaN where nothing finite was seen;
+    (..., S) float64.
+    """
+    values = np.array(present(signals), np.float64)
     values[..., log] = np.log(np.maximum(values[..., log], 0.0) + 1e-4)
     return values
 

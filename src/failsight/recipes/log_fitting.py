@@ -197,16 +197,29 @@ def _note_data(data: DataSet, note: Callable[[str], None]) -> None:
     note(f"{len(data.sequences)} episodes, {failures} failures, {len(np.unique(data.facts.task))} tasks")
     stacked = np.concatenate([s.signals for s in data.sequences])
     for i, column in enumerate(data.columns):
-        missing = float((~np.isfinite(stacked[:, i])).mean())
-        spread = float(np.nanstd(stacked[:, i])) if missing < 1 else 0.0
+        missing = int((~np.isfinite(stacked[:, i])).sum())
+        spread = float(np.nanstd(stacked[:, i])) if missing < len(stacked) else 0.0
         if missing > 0:
-            note(f"signal {column.name} is missing on {missing:.0%} of the steps; there it counts as usual")
+            share = _share(missing, len(stacked))
+            note(f"signal {column.name} is missing on {share} steps; there it counts as usual")
         elif spread == 0:
             note(f"signal {column.name} never changes and is left out")
+    hidden = [s.hidden for s in data.sequences if s.hidden is not None]
+    away = sum(int((~np.isfinite(h)).sum()) for h in hidden)
+    if away:
+        note(
+            f"{_share(away, sum(h.size for h in hidden))} entries of the hidden states are not finite (beyond float16, or "
+            "never written); there they count as usual"
+        )
     for task in np.unique(data.facts.task):
         rows = data.facts.task == task
         if data.facts.failed[rows].all():
             note(f"task {task} has no success: its alarms use the pooled threshold and its clock the other tasks'")
+
+
+def _share(count: int, total: int) -> str:
+    """`12 % of the`, or the numbers where that would round to nothing."""
+    return f"{count / total:.0%} of the" if count / total >= 0.01 else f"{count} of {total}"
 
 
 def judge_log(data: DataSet, detectors: Sequence[str], note: Callable[[str], None]) -> dict[str, dict[str, Any]]:
