@@ -16,12 +16,12 @@ import av
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from failsight.core.demonstrations import Demonstration
 from failsight.core.errors import EpisodeDataError
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.types import Array
+from failsight.episodes.parquet import read_frame, read_table
 from failsight.episodes.seal import column_values
 
 
@@ -52,8 +52,8 @@ class LeRobotFolder:
             raise EpisodeDataError(
                 f"{root} has no images; a run needs --video 1 when it is collected to be trained on."
             )
-        self._episodes = pd.concat([pd.read_parquet(p) for p in sorted((root / "meta/episodes").rglob("*.parquet"))])
-        tasks = pd.read_parquet(root / "meta/tasks.parquet")
+        self._episodes = pd.concat([read_frame(p) for p in sorted((root / "meta/episodes").rglob("[!.]*.parquet"))])
+        tasks = read_frame(root / "meta/tasks.parquet")
         self._tasks = dict(zip(tasks["task_index"], tasks.index, strict=True))
         self._open: tuple[Path, pa.Table] | None = None
 
@@ -107,10 +107,7 @@ class LeRobotFolder:
             chunk_index=int(row["data/chunk_index"]), file_index=int(row["data/file_index"])
         )
         if self._open is None or self._open[0] != path:
-            try:
-                self._open = (path, pq.read_table(path))
-            except (OSError, pa.ArrowInvalid) as error:
-                raise EpisodeDataError(f"Cannot read {path} ({error}); the file is damaged or missing.") from error
+            self._open = (path, read_table(path))
         return self._open[1]
 
     def _images(self, camera: str, row: Any, part: pa.Table) -> Array:

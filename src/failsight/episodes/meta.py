@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from failsight.core.errors import EpisodeDataError, StorageError
+from failsight.core.errors import EpisodeDataError, FailsightError
+from failsight.core.foreign import read_count, read_number, read_success
 from failsight.core.specs import ActionSpec, ObservationSpec, SignalColumn
 from failsight.core.types import EpisodeKey, Outcome, Perturbation
+from failsight.episodes.checksums import require_sealed
+from failsight.episodes.disk import write_bytes_atomic
 
 FORMAT_VERSION = 1
 """Of `meta/failsight`; a run of another version is refused by name."""
+_LOWEST = -(2**63)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +52,24 @@ class EpisodeMeta:
         return self.outcome in (Outcome.SUCCESS, Outcome.FAILURE)
 
     @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> EpisodeMeta:
-        """From a JSON object or table row."""
-        return EpisodeMeta(**{**data, "outcome": Outcome(data["outcome"])})
+    def from_dict(data: Mapping[str, Any], where: str) -> EpisodeMeta:
+        """From a JSON object or table row found at `where`. Raises EpisodeDataError naming the field that is wrong."""
+        try:
+            fields: dict[str, Any] = {
+                **{name: read_count(data[name], f"{where}: {name}") for name in ("ticket", "horizon", "length")},
+                **{name: read_count(data[name], f"{where}: {name}", _LOWEST) for name in ("seed", "episode")},
+                **{
+                    name: _text(data[name], f"{where}: {name}")
+                    for name in ("task", "condition", "instruction", "policy")
+                },
+                "outcome": Outcome(data["outcome"]),
+                "wall_s": read_number(data["wall_s"], f"{where}: wall_s", 0.0),
+                "error": _text(data.get("error", ""), f"{where}: error"),
+                "video": read_success(data.get("video", False), f"{where}: video"),
+            }
+            return EpisodeMeta(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise EpisodeDataError(f"{where} is not an episode of a run ({_told(error)}).") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,37 +111,64 @@ class RunMeta:
                 "Make one with: failsight collect --out FOLDER"
             )
         try:
-            data = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise EpisodeDataError(f"{path} is not whole JSON ({error}); the run was damaged.") from error
-        if data.get("format_version") != FORMAT_VERSION:
+            content = path.read_bytes()
+            data = json.loads(content)
+        except (OSError, ValueError) as error:
+            raise EpisodeDataError(f"{path} is not whole JSON ({_told(error)}); the run was damaged.") from error
+        require_sealed(path.parents[2], "meta/failsight/run.json", content)
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if version != FORMAT_VERSION:
             raise EpisodeDataError(
-                f"{path} has format version {data.get('format_version')}; this failsight reads version "
+                f"{path} has format version {version}; this failsight reads version "
                 f"{FORMAT_VERSION}. Collect again, or install the failsight that wrote it."
             )
-        plan = tuple(
-            EpisodeKey(**{**key, "perturbations": Perturbation.parse(key["perturbations"])}) for key in data["plan"]
-        )
-        return RunMeta(
-            action_spec=ActionSpec.from_dict(data["action_spec"]),
-            observation_spec=ObservationSpec.from_dict(data["observation_spec"]),
-            policy=data["policy"],
-            sim=data["sim"],
-            plan=plan,
-            shapes={name: tuple(shape) for name, shape in data["shapes"].items()},
-            versions=data["versions"],
-            note=data["note"],
-            video_share=data["video_share"],
-            signals=tuple(SignalColumn.from_dict(column) for column in data.get("signals", [])),
-        )
+        try:
+            return _run_meta(data, str(path))
+        except (KeyError, TypeError, ValueError, AttributeError, FailsightError) as error:
+            raise EpisodeDataError(f"{path} is damaged ({_told(error)}); restore it from a copy.") from error
+
+
+def _run_meta(data: Mapping[str, Any], where: str) -> RunMeta:
+    action_spec = ActionSpec.from_dict(data["action_spec"])
+    read_number(action_spec.rate_hz, f"{where}: rate_hz", 0.0)
+    return RunMeta(
+        action_spec=action_spec,
+        observation_spec=ObservationSpec.from_dict(data["observation_spec"]),
+        policy=_text(data["policy"], f"{where}: policy"),
+        sim=_text(data["sim"], f"{where}: sim"),
+        plan=tuple(_key(key, f"{where}: plan[{i}]") for i, key in enumerate(data["plan"])),
+        shapes={
+            str(name): tuple(read_count(n, f"{where}: shapes.{name}", 1) for n in shape)
+            for name, shape in data["shapes"].items()
+        },
+        versions={str(name): str(version) for name, version in data["versions"].items()},
+        note=_text(data["note"], f"{where}: note"),
+        video_share=read_number(data["video_share"], f"{where}: video_share", 0.0, 1.0),
+        signals=tuple(SignalColumn.from_dict(column) for column in data.get("signals", [])),
+    )
+
+
+def _key(data: Mapping[str, Any], where: str) -> EpisodeKey:
+    return EpisodeKey(
+        seed=read_count(data["seed"], f"{where}.seed", _LOWEST),
+        task=_text(data["task"], f"{where}.task"),
+        episode=read_count(data["episode"], f"{where}.episode", _LOWEST),
+        perturbations=Perturbation.parse(_text(data["perturbations"], f"{where}.perturbations")),
+    )
+
+
+def _text(value: Any, where: str) -> str:
+    """Text of our own writing, empty allowed."""
+    if not isinstance(value, str):
+        raise EpisodeDataError(f"{where}: expected text, found {value!r}.")
+    return value
+
+
+def _told(error: BaseException) -> str:
+    text = f"no {error}" if isinstance(error, KeyError) else str(error)
+    return (text.splitlines() or [type(error).__name__])[0].rstrip(".")[:300]
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write beside `path`, then rename. Raises StorageError when the disk refuses."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        os.replace(partial, path)
-    except OSError as error:
-        raise StorageError(f"Cannot write {path}: {error.strerror}. Free space or choose another folder.") from error
+    """Write beside `path`, then rename. Raises StorageError when the disk refuses; nothing half-written stays."""
+    write_bytes_atomic(path, text.encode())

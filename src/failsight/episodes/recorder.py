@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,10 +19,15 @@ import pyarrow as pa
 
 from failsight.core.errors import EpisodeDataError, StorageError
 from failsight.core.types import Array, Event, Step
+from failsight.episodes.disk import writing
 from failsight.episodes.meta import EpisodeMeta
+from failsight.episodes.parquet import write_table
+from failsight.episodes.verdicts import Judge, VerdictRow, verdict_table
 from failsight.episodes.video import VideoWriter
 
+VERDICTS = "verdicts.parquet"
 _FLUSH = 30
+_FOLDER = re.compile(r"episode-(\d{6,})")
 
 
 def episode_folder(root: Path, ticket: int) -> Path:
@@ -31,18 +38,28 @@ def episode_folder(root: Path, ticket: int) -> Path:
 class EpisodeRecorder:
     """Collects the steps of one episode on disk; nothing counts until `commit`."""
 
-    def __init__(self, root: Path, ticket: int, fps: int, cameras: Mapping[str, tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        ticket: int,
+        fps: int,
+        cameras: Mapping[str, tuple[int, int]] | None = None,
+        judge: Judge | None = None,
+    ) -> None:
+        """`cameras`: name -> (height, width) of what is filmed; `judge`: whose verdicts `add_verdict` brings."""
+        self._ticket, self._judge = ticket, judge or Judge()
         self._final = episode_folder(root, ticket)
         self._partial = self._final.with_name(self._final.name + ".partial")
         self._rows: dict[str, list[Array]] = {}
         self._writer: pa.RecordBatchStreamWriter | None = None
         self._events: list[Event] = []
-        try:
+        self._verdicts: list[VerdictRow] = []
+        self.steps = 0
+        """Steps recorded so far."""
+        with writing(root, "Choose another --out."):
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir(parents=True)
             self._sink = pa.OSFile(str(self._partial / "steps.arrows"), "wb")
-        except OSError as error:
-            raise StorageError(f"Cannot record into {root}: {error.strerror}. Choose another --out.") from error
         self._videos = {
             name: VideoWriter(self._partial / f"{name}.mp4", height, width, fps)
             for name, (height, width) in (cameras or {}).items()
@@ -75,10 +92,16 @@ class EpisodeRecorder:
             raise EpisodeDataError(f"Step {step.index} has a state or action that is not finite.")
         if not self._rows:
             self._rows = {name: [] for name in row}
-        for name, value in row.items():
-            self._rows[name].append(value)
+        if row.keys() != self._rows.keys():
+            changed = ", ".join(sorted(row.keys() ^ self._rows.keys()))
+            raise EpisodeDataError(
+                f"{changed} came or went at step {step.index}; a policy returns the same at all steps."
+            )
         for name, video in self._videos.items():
             video.add(images[f"observation.images.{name}"])
+        for name, value in row.items():
+            self._rows[name].append(value)
+        self.steps += 1
         if len(self._rows["action"]) >= _FLUSH:
             self._flush()
 
@@ -86,40 +109,57 @@ class EpisodeRecorder:
         """Events that happened in the recorded steps."""
         self._events += events
 
+    def add_verdict(self, row: VerdictRow) -> None:
+        """What was judged, decided and guarded at one tick; kept in memory until `commit`."""
+        self._verdicts.append(row)
+
     def _flush(self) -> None:
         if not self._rows or not self._rows["action"]:
             return
         names = list(self._rows)
         batch = pa.record_batch([to_arrow(np.stack(self._rows[name])) for name in names], names=names)
-        try:
-            if self._writer is None:
-                self._writer = pa.ipc.new_stream(self._sink, batch.schema)
-            self._writer.write_batch(batch)
-            self._sink.flush()
-        except OSError as error:
-            self.abandon()
-            raise StorageError(f"Cannot record into {self._partial}: {error.strerror}. Free disk space.") from error
+        with writing(self._partial, "Free disk space."):
+            try:
+                if self._writer is None:
+                    self._writer = pa.ipc.new_stream(self._sink, batch.schema)
+                self._writer.write_batch(batch)
+                self._sink.flush()
+            except OSError:
+                self.abandon()
+                raise
         self._rows = {name: [] for name in names}
 
     def commit(self, meta: EpisodeMeta) -> None:
-        """Finish the files and rename the folder: from now on the episode counts."""
+        """Finish the files and rename the folder: from now on the episode counts.
+
+        Raises StorageError when the disk refuses; then nothing of the episode stays.
+        """
         self._flush()
         try:
-            if self._writer is not None:
-                self._writer.close()
-            self._sink.close()
-            for video in self._videos.values():
-                video.close()
-            (self._partial / "events.json").write_text(json.dumps([asdict(event) for event in self._events]))
-            (self._partial / "episode.json").write_text(json.dumps(asdict(meta)))
-            os.replace(self._partial, self._final)
-        except OSError as error:
+            with writing(self._final, "Free disk space."):
+                self._finish(meta)
+        except StorageError:
             self.abandon()
-            raise StorageError(f"Cannot finish {self._final}: {error.strerror}. Free disk space.") from error
+            raise
+
+    def _finish(self, meta: EpisodeMeta) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._sink.close()
+        for video in self._videos.values():
+            video.close()
+        if self._verdicts:
+            write_table(self._partial / VERDICTS, verdict_table(self._ticket, self._verdicts, self._judge))
+        (self._partial / "events.json").write_text(json.dumps([asdict(event) for event in self._events]))
+        (self._partial / "episode.json").write_text(json.dumps(asdict(meta)))
+        os.replace(self._partial, self._final)
 
     def abandon(self) -> None:
         """Drop what was recorded."""
         self._sink.close()
+        for video in self._videos.values():
+            with suppress(StorageError):
+                video.close()
         shutil.rmtree(self._partial, ignore_errors=True)
 
 
@@ -132,8 +172,24 @@ def to_arrow(values: Array) -> pa.Array:
 
 
 def committed_tickets(root: Path) -> list[int]:
-    """Tickets of committed, not yet sealed episodes."""
+    """Tickets of committed, not yet sealed episodes; whatever else lies in the folder is not ours and ignored."""
+    return sorted(int(name[1]) for path in _recordings(root) if (name := _FOLDER.fullmatch(path.name)))
+
+
+def clear_recordings(root: Path, partial_only: bool = False) -> None:
+    """Remove episode folders (or only those a dead process left half-done); nothing that is not ours is touched."""
+    for path in _recordings(root):
+        if path.name.endswith(".partial") or not partial_only:
+            shutil.rmtree(path, ignore_errors=True)
+    if not partial_only:
+        with suppress(OSError):
+            (root / "recording" / ".DS_Store").unlink(missing_ok=True)
+            (root / "recording").rmdir()
+
+
+def _recordings(root: Path) -> list[Path]:
     folder = root / "recording"
     if not folder.is_dir():
         return []
-    return sorted(int(p.name.split("-")[1]) for p in folder.iterdir() if not p.name.endswith(".partial"))
+    named = (path for path in folder.iterdir() if _FOLDER.fullmatch(path.name.removesuffix(".partial")))
+    return [path for path in named if path.is_dir()]

@@ -6,15 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from failsight.core.errors import EpisodeDataError
+from failsight.core.foreign import read_count, read_number
 from failsight.core.types import Array, Event, PolicyOutput, Step
+from failsight.episodes.consistency import columns_fit, index_fits, plan_fits, rows_fit
 from failsight.episodes.meta import EpisodeMeta, RunMeta
+from failsight.episodes.parquet import read_frame, read_table
 from failsight.episodes.seal import column_values
 
 
@@ -103,28 +106,34 @@ class Run:
 
     @cached_property
     def episodes(self) -> tuple[EpisodeMeta, ...]:
-        """All episodes in order."""
-        table = pd.read_parquet(self.root / "meta/failsight/episodes.parquet")
-        return tuple(EpisodeMeta.from_dict(row) for row in table.to_dict("records"))
+        """All episodes in order. Raises EpisodeDataError when the table is damaged or says other than `run.json`."""
+        path = self.root / "meta/failsight/episodes.parquet"
+        rows = read_frame(path).to_dict("records")
+        metas = tuple(EpisodeMeta.from_dict(row, f"{path} row {i}") for i, row in enumerate(rows))
+        plan_fits(path, metas, self.meta)
+        return metas
 
     @cached_property
     def _events(self) -> dict[int, tuple[Event, ...]]:
-        table = pd.read_parquet(self.root / "meta/failsight/events.parquet")
+        path = self.root / "meta/failsight/events.parquet"
         events: dict[int, list[Event]] = {}
-        for row in table.to_dict("records"):
-            ticket = row.pop("ticket")
-            row["position"], row["normal"] = tuple(row["position"]), tuple(row["normal"])
-            events.setdefault(ticket, []).append(Event(**row))
+        for i, row in enumerate(read_frame(path).to_dict("records")):
+            ticket, event = _event(row, f"{path} row {i}")
+            events.setdefault(ticket, []).append(event)
         return {ticket: tuple(items) for ticket, items in events.items()}
 
     @cached_property
     def _index(self) -> pd.DataFrame:
-        return pd.read_parquet(self.root / "meta/episodes").set_index("episode_index")
+        paths = sorted((self.root / "meta/episodes").glob("chunk-*/file-*.parquet"))
+        if not paths:
+            raise EpisodeDataError(f"{self.root}/meta/episodes holds no table of episodes; restore it from a copy.")
+        frame = pd.concat([read_frame(path) for path in paths])
+        return index_fits(paths[0], frame, self.episodes)
 
     def read(self, tickets: Sequence[int] | None = None) -> Iterator[Episode]:
         """Episodes by ticket (all by default), each data file read once.
 
-        Raises EpisodeDataError naming the file when one cannot be read.
+        Raises EpisodeDataError naming the file when one cannot be read, or holds other rows than the tables say.
         """
         wanted = [meta.ticket for meta in self.episodes] if tickets is None else list(tickets)
         table, open_file = None, -1
@@ -135,17 +144,20 @@ class Run:
             if row["data/file_index"] != open_file:
                 open_file = int(row["data/file_index"])
                 table = self._read_file(open_file)
-                first = int(table.column("index")[0].as_py())
+                first = int(table.column("index")[0].as_py()) if table.num_rows else 0
             assert table is not None
-            part = table.slice(int(row["dataset_from_index"]) - first, int(row["length"]))
+            at, length = int(row["dataset_from_index"]) - first, int(row["length"])
+            part = table.slice(max(0, at), length)
+            rows_fit(self._file(open_file), part, self.episodes[ticket], int(row["dataset_from_index"]))
             yield self._episode(self.episodes[ticket], part)
 
+    def _file(self, index: int) -> Path:
+        return self.root / f"data/chunk-000/file-{index:03d}.parquet"
+
     def _read_file(self, index: int) -> pa.Table:
-        path = self.root / f"data/chunk-000/file-{index:03d}.parquet"
-        try:
-            return pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise EpisodeDataError(f"Cannot read {path} ({error}); the file is damaged or missing.") from error
+        table = read_table(self._file(index))
+        columns_fit(self._file(index), table, self.meta)
+        return table
 
     def _episode(self, meta: EpisodeMeta, table: pa.Table) -> Episode:
         def tensor(name: str) -> Array | None:
@@ -194,3 +206,23 @@ class Run:
         chunk, file = divmod(ticket, 1000)
         path = self.root / f"videos/observation.images.{camera}/chunk-{chunk:03d}/file-{file:03d}.mp4"
         return path if path.is_file() else None
+
+
+def _event(row: dict[str, Any], where: str) -> tuple[int, Event]:
+    try:
+        fields: dict[str, Any] = {
+            "step": read_count(row["step"], f"{where}: step"),
+            "value": read_number(row["value"], f"{where}: value"),
+            **{name: str(row[name]) for name in ("kind", "subject", "other")},
+            **{name: _vector(row[name], f"{where}: {name}") for name in ("position", "normal")},
+        }
+        return read_count(row["ticket"], f"{where}: ticket"), Event(**fields)
+    except KeyError as error:
+        raise EpisodeDataError(f"{where} has no {error}; it is not a table of events.") from error
+
+
+def _vector(values: Any, where: str) -> tuple[float, ...]:
+    numbers = tuple(read_number(value, where) for value in np.ravel(values).tolist())
+    if len(numbers) != 3:
+        raise EpisodeDataError(f"{where} has {len(numbers)} numbers, not 3.")
+    return numbers

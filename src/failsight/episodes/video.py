@@ -7,10 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.error
 import numpy as np
 
-from failsight.core.errors import StorageError
+from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Array
+from failsight.episodes.disk import reason, writing
 
 CODEC = "h264"
 
@@ -20,34 +22,42 @@ class VideoWriter:
 
     def __init__(self, path: Path, height: int, width: int, fps: int) -> None:
         options = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
-        try:
-            self._container = av.open(str(path), "w", options=options)
-        except OSError as error:
-            raise StorageError(f"Cannot write video {path}: {error.strerror}.") from error
+        self._path, self._count, self._closed = path, 0, False
+        with writing(path):
+            self._file = path.open("wb", buffering=0)  # a file of ours: FFmpeg's own loses the error of a full disk
+        self._container = av.open(self._file, "w", format="mp4", options=options)
         self._stream = self._container.add_stream("libx264", rate=fps)
         self._stream.height, self._stream.width = height, width
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"preset": "ultrafast", "crf": "20", "g": "10", "bf": "0"}
         self._stream.codec_context.time_base = Fraction(1, fps)
-        self._count = 0
 
     def add(self, image: Array) -> None:
-        """Append one frame."""
+        """Append one frame. Raises StorageError when the disk refuses."""
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame.pts = self._count
         self._count += 1
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+        with writing(self._path):
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
 
     def close(self) -> None:
-        """Flush and finish the file."""
-        for packet in self._stream.encode():
-            self._container.mux(packet)
-        self._container.close()
+        """Flush and finish the file. Raises StorageError when the disk refuses."""
+        if self._closed:
+            return
+        self._closed = True
+        with writing(self._path):
+            for packet in self._stream.encode():
+                self._container.mux(packet)
+            self._container.close()
+            self._file.close()
 
 
 def read_video(path: Path) -> Iterator[Array]:
-    """Frames (H, W, 3) uint8 in order."""
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            yield np.asarray(frame.to_ndarray(format="rgb24"))
+    """Frames (H, W, 3) uint8 in order. Raises EpisodeDataError naming the file when it is missing or damaged."""
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield np.asarray(frame.to_ndarray(format="rgb24"))
+    except (OSError, av.error.FFmpegError, IndexError, ValueError) as error:
+        raise EpisodeDataError(f"Cannot read {path} ({reason(error)}); the video is damaged or missing.") from error

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from failsight.core.contracts import Labeler, Labels
 from failsight.core.errors import EpisodeDataError
+from failsight.core.foreign import read_count, read_success
 from failsight.core.types import FAILURE_TYPES, Outcome
+from failsight.episodes.meta import EpisodeMeta
+from failsight.episodes.parquet import read_frame, write_frame
 from failsight.episodes.run import Run
 
 
@@ -22,8 +26,6 @@ def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
             labels[episode.meta.ticket] = labeler.label(
                 episode.meta.task, episode.states, episode.actions, episode.events, success
             )
-    folder = run.root / "labels"
-    folder.mkdir(exist_ok=True)
     rows = [
         {
             "ticket": ticket,
@@ -35,7 +37,7 @@ def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
         for ticket, label in labels.items()
     ]
     columns = ["ticket", "success", "failure_type", "onset", "dimension"]
-    pd.DataFrame(rows, columns=columns).to_parquet(folder / f"{labeler.name}.parquet", index=False)
+    write_frame(run.root / "labels" / f"{labeler.name}.parquet", pd.DataFrame(rows, columns=columns))
     return labels
 
 
@@ -50,23 +52,40 @@ def read_labels(run: Run) -> dict[int, Labels]:
     path = run.root / "labels" / f"{labeler}.parquet"
     if not path.is_file():
         raise EpisodeDataError(f"{run.root} has no labels; make them with: failsight label {run.root}")
-    lengths = {meta.ticket: meta.length for meta in run.episodes}
+    metas = {meta.ticket: meta for meta in run.episodes}
     dimensions = len(run.meta.action_spec.dimensions)
     labels = {}
-    for row in pd.read_parquet(path).to_dict("records"):
-        steps = lengths[row["ticket"]]
-        onset = None if row["onset"] < 0 else int(row["onset"])
-        time = np.full(steps, np.inf if row["success"] else np.nan)
-        if onset is not None:
-            time = np.maximum(onset - np.arange(steps), 0).astype(float)
-        labels[int(row["ticket"])] = Labels(
-            success=bool(row["success"]),
-            failure_type=row["failure_type"] or None,
-            onset=onset,
-            time_to_failure=time,
-            dimension=np.frombuffer(row["dimension"], np.uint8).reshape(steps, dimensions).astype(bool),
+    for i, row in enumerate(read_frame(path).to_dict("records")):
+        try:
+            meta = metas[row["ticket"]]
+            labels[meta.ticket] = _labels(row, meta, dimensions, f"{path} row {i}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise EpisodeDataError(
+                f"{path} row {i} does not fit the run ({error}); label it again with: failsight label {run.root}"
+            ) from error
+    if labels.keys() != {meta.ticket for meta in run.episodes if meta.scored}:
+        raise EpisodeDataError(
+            f"{path} labels {len(labels)} episodes, other ones than the run's scored ones; label it again with: "
+            f"failsight label {run.root}"
         )
     return labels
+
+
+def _labels(row: Mapping[Hashable, Any], meta: EpisodeMeta, dimensions: int, where: str) -> Labels:
+    success, kind = read_success(row["success"], f"{where}: success"), row["failure_type"]
+    onset = read_count(row["onset"], f"{where}: onset", -1, meta.length)
+    if success != (meta.outcome == Outcome.SUCCESS) or kind not in ("", *FAILURE_TYPES):
+        raise ValueError(f"episode {meta.ticket} is a {meta.outcome}, the label says {kind or success}")
+    time = np.full(meta.length, np.inf if success else np.nan)
+    if onset >= 0:
+        time = np.maximum(onset - np.arange(meta.length), 0).astype(float)
+    return Labels(
+        success=success,
+        failure_type=kind or None,
+        onset=None if onset < 0 else onset,
+        time_to_failure=time,
+        dimension=np.frombuffer(row["dimension"], np.uint8).reshape(meta.length, dimensions).astype(bool),
+    )
 
 
 def type_counts(run: Run, labels: Mapping[int, Labels]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +14,9 @@ import numpy as np
 from failsight.core.contracts import Policy, Sim
 from failsight.core.errors import FailsightError, StorageError
 from failsight.core.rng import keyed_rng
-from failsight.core.types import EpisodeKey, Outcome
+from failsight.core.types import EpisodeKey, Outcome, Task
 from failsight.episodes.meta import EpisodeMeta, RunMeta
-from failsight.episodes.recorder import EpisodeRecorder, committed_tickets, episode_folder
+from failsight.episodes.recorder import EpisodeRecorder, clear_recordings, committed_tickets, episode_folder
 from failsight.episodes.run import Run
 from failsight.episodes.seal import read_episode_meta, seal
 from failsight.runtime.loop import Loop, run_episode
@@ -41,34 +41,45 @@ def record_episode(root: Path, video_share: float, bench: Bench, ticket: tuple[i
     fps = round(bench.sim.action_spec.rate_hz)
     recorder = EpisodeRecorder(root, number, fps, sizes if filmed else None)
     loop = Loop(bench.sim, bench.policy, recorder=recorder)
-    error, wall = "", 0.0
+    error, began = "", time.monotonic()
     try:
-        trace, wall = run_episode(loop, key)
-        outcome, length = trace.outcome, len(trace.kinds)
+        trace, _ = run_episode(loop, key)
+        assert trace.outcome is not None
+        outcome = trace.outcome
     except StorageError:
+        recorder.abandon()
         raise
     except Exception as problem:
-        recorder.abandon()
-        recorder = EpisodeRecorder(root, number, fps, None)
-        error, outcome, length, filmed = f"{type(problem).__name__}: {problem}", Outcome.ERRORED, 0, False
-    assert outcome is not None
+        error, outcome = f"{type(problem).__name__}: {problem}", Outcome.ERRORED
+    task = _task(bench.sim, key)
     meta = EpisodeMeta(
         ticket=number,
         seed=key.seed,
         task=key.task,
         episode=key.episode,
         condition=key.condition,
-        instruction=loop.task.instruction if not error else "",
-        horizon=loop.task.horizon if not error else 0,
+        instruction=task.instruction,
+        horizon=task.horizon,
         outcome=outcome,
-        length=length,
+        length=recorder.steps,
         policy=bench.policy.fingerprint,
-        wall_s=wall,
+        wall_s=time.monotonic() - began,
         error=error,
-        video=filmed,
+        video=filmed and recorder.steps > 0,
     )
     recorder.commit(meta)
     return meta
+
+
+def _task(sim: Sim, key: EpisodeKey) -> Task:
+    """The task as the simulator set it; as it lists it when it broke before it could."""
+    try:
+        if sim.task.id == key.task:
+            return sim.task
+    except Exception:
+        pass
+    known = {task.id: task for task in sim.tasks()}
+    return known.get(key.task) or Task(id=key.task, suite="", instruction=key.task, horizon=0)
 
 
 def prepare(root: Path, meta: RunMeta, resume: bool) -> list[tuple[int, EpisodeKey]]:
@@ -91,8 +102,7 @@ def prepare(root: Path, meta: RunMeta, resume: bool) -> list[tuple[int, EpisodeK
     elif root.is_dir() and any(root.iterdir()):
         raise FailsightError(f"{root} is not empty and not a failsight run; choose another --out.")
     meta.write(path)
-    for partial_folder in (root / "recording").glob("*.partial"):
-        shutil.rmtree(partial_folder)
+    clear_recordings(root, partial_only=True)
     done = set(committed_tickets(root))
     return [(i, key) for i, key in enumerate(meta.plan) if i not in done]
 

@@ -1,0 +1,127 @@
+"""What was judged, decided and guarded at each step: `verdicts/<bundle>.parquet`, one row per tick.
+
+Online: `EpisodeRecorder(..., judge=Judge(...)).add_verdict(VerdictRow(...))` at every tick; the rows are kept in memory,
+written when the episode is committed (in the same atomic rename), and joined into one table per bundle when the run is
+sealed. Offline: `write_verdicts(run_folder, judge, rows)` for a run that was judged afterwards. `read_verdicts` gives
+the tables back. Derived: they can be deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from failsight.core.errors import EpisodeDataError
+from failsight.episodes.parquet import read_table, write_table
+
+UNMONITORED = "unmonitored"
+"""Name of the table of episodes that ran without a bundle: their guard events and decisions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """Who judged, and whom."""
+
+    bundle: str = ""
+    """Fingerprint of the bundle; empty: no monitor was running."""
+    policy: str = ""
+    """Fingerprint of the policy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRow:
+    """One tick. Numbers are NaN where nothing could be said; `blind` then says why."""
+
+    step: int
+    time_s: float
+    """Seconds since the episode began."""
+    p_fail: float = float("nan")
+    threshold: float = float("nan")
+    margin: float = float("nan")
+    """Trigger statistic minus threshold."""
+    trigger: bool = False
+    why: str = ""
+    """The monitor's reason for the trigger."""
+    blind: str = ""
+    """Why the monitor cannot judge; empty when it can."""
+    decision: str = "continue"
+    """`DecisionKind` value of what was decided."""
+    reason: str = ""
+    """The intervention's reason for the decision."""
+    guard: str = ""
+    """What the guard did: a bad action replaced, a clip, a latch and by whom; empty: nothing."""
+
+
+SCHEMA = pa.schema(
+    [
+        ("ticket", pa.int64()),
+        ("step", pa.int64()),
+        *((name, pa.float64()) for name in ("time_s", "p_fail", "threshold", "margin")),
+        ("trigger", pa.bool_()),
+        *((name, pa.string()) for name in ("why", "blind", "decision", "reason", "guard")),
+    ]
+)
+
+
+def verdict_table(ticket: int, rows: Sequence[VerdictRow], judge: Judge) -> pa.Table:
+    """Rows of one episode as a table whose metadata names the judge."""
+    table = pa.Table.from_pylist([{"ticket": ticket, **asdict(row)} for row in rows], schema=SCHEMA)
+    return table.replace_schema_metadata(asdict(judge))
+
+
+def write_verdicts(root: Path, judge: Judge, rows: Mapping[int, Sequence[VerdictRow]]) -> Path:
+    """Write (or replace) one judge's verdicts of a run, episodes by ticket; returns the file.
+
+    Raises StorageError when the disk refuses.
+    """
+    return store_verdicts(root, [verdict_table(ticket, some, judge) for ticket, some in sorted(rows.items())])
+
+
+def store_verdicts(root: Path, tables: Sequence[pa.Table]) -> Path:
+    """Join tables of one judge into `root/verdicts/<bundle>.parquet`."""
+    joined = pa.concat_tables(tables)
+    path = root / "verdicts" / f"{_file_name(judge_of(joined).bundle)}.parquet"
+    write_table(path, joined)
+    return path
+
+
+def judge_of(table: pa.Table) -> Judge:
+    """The judge a table names."""
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    return Judge(bundle=metadata.get("bundle", ""), policy=metadata.get("policy", ""))
+
+
+def read_verdicts(root: Path) -> dict[Judge, pd.DataFrame]:
+    """Every table of a run, columns as in `SCHEMA`; empty when nothing was judged.
+
+    Raises EpisodeDataError naming the file that is damaged or no table of verdicts.
+    """
+    found: dict[Judge, pd.DataFrame] = {}
+    for path in sorted((root / "verdicts").glob("[!.]*.parquet")):
+        table = read_table(path)
+        if table.schema.names != SCHEMA.names:
+            raise EpisodeDataError(f"{path} has other columns than verdicts have; delete it or judge the run again.")
+        found[judge_of(table)] = table.to_pandas()
+    return found
+
+
+def count_alarms(frames: Mapping[Judge, pd.DataFrame]) -> dict[int, int]:
+    """Alarms by ticket: how often a trigger went on (ticks in a row are one alarm), over all judges."""
+    counts: dict[int, int] = {}
+    for frame in frames.values():
+        for ticket, part in frame.groupby("ticket"):
+            on = part["trigger"].to_numpy(bool)
+            counts[int(str(ticket))] = counts.get(int(str(ticket)), 0) + int(
+                np.count_nonzero(np.diff(on, prepend=False) & on)
+            )
+    return counts
+
+
+def _file_name(bundle: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "-", bundle)[:64] or UNMONITORED
