@@ -128,11 +128,11 @@ def broken(tmp_path, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("cut", "task_1.jsonl .*damaged or was cut off"),
+        ("cut", "task_1.jsonl:3 .*damaged or was cut off"),
         ("gzip", "task_1.jsonl.gz .*damaged or was cut off"),
-        ("key", "task_1.jsonl is not an ActProbe log"),
+        ("key", "task_1.jsonl has the signals chunk too"),
         ("length", "says 99 steps"),
-        ("columns", "task_1.jsonl has the signals .*height"),
+        ("columns", "task_1.jsonl has the signals height too and lacks eef_z"),
         ("npz", "Open.npz .*damaged or was cut off"),
         ("empty", "task_1.jsonl holds no episode"),
     ],
@@ -141,8 +141,7 @@ def test_broken_files_are_named_and_leave_nothing(tmp_path, kind, message):
     folder = broken(tmp_path, kind)
     with pytest.raises(EpisodeDataError, match=message):
         import_log("actprobe", folder, tmp_path / "run", ORIGIN)
-    assert not (tmp_path / "run").exists()
-    assert not (tmp_path / "run.partial").exists()
+    assert {p.name for p in tmp_path.iterdir()} <= {"log", "x.npz"}
 
 
 @pytest.mark.parametrize(
@@ -169,3 +168,60 @@ def test_an_existing_run_is_not_overwritten(tmp_path):
         store_log(log, tmp_path / "run", ORIGIN)
     with pytest.raises(UnknownNameError, match="actprobe"):
         import_log("actprob", tmp_path, tmp_path / "other", ORIGIN)
+
+
+def groot_episode(number, steps=4, **changes):
+    """As ActProbe's GR00T logs are released: no task text, nested vectors, signals from the second or third step on."""
+    rows = []
+    for t in range(steps):
+        row = {"t": t, "is_replan": True, "action_norm": 0.1 * t, "gripper_oscillation": t % 2}
+        if t >= 1:
+            row["chunk_mse"] = 0.01 * t
+        if t >= 2:
+            row["action_jerk"] = 0.02 * t
+        position, fingers = [0.3 * t, 0.4 * t, 1.0 - 0.1 * t * t], [0.04 - 0.01 * t, -0.04]
+        row["physics_info"] = {"state.end_effector_position_absolute": position, "state.gripper_qpos": fingers}
+        rows.append(row)
+    return {"episode_id": number, "env_idx": 3, "success": number % 2 == 0, "length": steps, "steps": rows, **changes}
+
+
+def write_lines(path, *records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_logs_of_groot_are_read_with_the_columns_of_the_release(tmp_path):
+    path = write_lines(tmp_path / "log/OpenDrawer_Env.jsonl", groot_episode(0), groot_episode(1, steps=1))
+    log = read_actprobe(log_files(path.parent))
+    names = [column.name for column in log.columns]
+    assert names == [
+        *("is_replan", "action_norm", "gripper_oscillation", "chunk_mse", "action_jerk"),
+        *("eef_z", "eef_z_vel", "eef_speed_3d", "gripper_qpos_mean", "gripper_qpos_vel"),
+    ]
+    first, second = log.episodes
+    assert (first.task, first.instruction, first.success) == ("OpenDrawer_Env", "OpenDrawer_Env", True)
+    values = dict(zip(names, first.signals.T, strict=True))
+    nan = np.nan
+    expected = {
+        "is_replan": [1, 1, 1, 1],
+        "gripper_oscillation": [0, 1, 0, 1],
+        "chunk_mse": [nan, 0.01, 0.02, 0.03],
+        "action_jerk": [nan, nan, 0.04, 0.06],
+        "eef_z": [1.0, 0.9, 0.6, 0.1],
+        "eef_z_vel": [nan, 0.1, 0.3, 0.5],
+        "eef_speed_3d": [nan, *np.hypot(0.5, [0.1, 0.3, 0.5])],
+        "gripper_qpos_mean": [0.0, -0.005, -0.01, -0.015],
+        "gripper_qpos_vel": [nan, 0.005, 0.005, 0.005],
+    }
+    for name, column in expected.items():
+        np.testing.assert_allclose(values[name], column, rtol=1e-5, atol=1e-7, err_msg=name)
+    assert np.isnan(second.signals[0, names.index("chunk_mse")])
+
+
+def test_nested_signals_are_named_by_their_path(tmp_path):
+    steps = [{"t": 0, "arm": {"torque": [1.0, 2.0], "hot": False}}, {"t": 1, "arm": {"torque": [3.0, 4.0]}, "late": 7}]
+    record = {"episode_id": 0, "success": True, "steps": steps}
+    log = read_actprobe([write_lines(tmp_path / "a.jsonl", record)])
+    assert [c.name for c in log.columns] == ["arm.torque.0", "arm.torque.1", "arm.hot", "late"]
+    np.testing.assert_array_equal(log.episodes[0].signals, [[1, 2, 0, np.nan], [3, 4, np.nan, 7]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,9 +48,9 @@ def import_log(
     from failsight.episodes.logged import LogOrigin
     from failsight.recipes.importing import import_log as store
 
-    name = source.resolve().name
+    name = Path(os.path.abspath(source)).name
     origin = LogOrigin(policy=policy or name, suite=suite or name, horizon=horizon, rate_hz=rate_hz)
-    store(format, source, out, origin)
+    store(format, source, out, origin, note=RichReporter().note)
     print_labels(out)
     console.print(f"run {out}. Next: failsight fit {out}")
 

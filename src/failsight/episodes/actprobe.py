@@ -7,18 +7,20 @@ files, and `denoising_curvature` is the least certain. Pickles are never read.
 
 from __future__ import annotations
 
-import gzip
-import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from failsight.core.errors import EpisodeDataError
+from failsight.core.foreign import read_count, read_success, read_text
 from failsight.core.specs import Access, SignalColumn
 from failsight.core.types import Array
+from failsight.episodes.json_lines import read_records
+from failsight.episodes.log_steps import StepReader, StepTable
 from failsight.episodes.logged import Log, LoggedEpisode
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".npz")
@@ -44,9 +46,16 @@ _NPZ_KEYS = ("signals10", "length", "success", "episode_id", "seed", "instructio
 
 
 def log_files(path: Path) -> list[Path]:
-    """The log files of a folder, or the one file. Raises EpisodeDataError when there is none."""
-    files = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIXES)) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
+    """The log files of a folder, or the one file. Raises EpisodeDataError when there is none or one is no file."""
+    try:
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    except OSError as error:
+        raise EpisodeDataError(f"Cannot list {path} ({error.strerror}).") from error
+    files = [p for p in inside if p.name.endswith(SUFFIXES) and not p.name.startswith(".")]
+    for file in files:
+        if not file.is_file():
+            raise EpisodeDataError(f"{file} is not a file (a folder, a pipe or a broken link); take it out of {path}.")
+    if not files:
         raise EpisodeDataError(f"{path} holds no ActProbe log; expected files ending in {', '.join(SUFFIXES)}.")
     return files
 
@@ -56,19 +65,58 @@ def read_actprobe(files: Sequence[Path]) -> Log:
 
     Raises EpisodeDataError naming the file, and the line or key, that cannot be read.
     """
-    columns: tuple[str, ...] | None = None
-    episodes: list[LoggedEpisode] = []
+    reader, found, parts = StepReader(), dict[str, None](), list[_Part]()
+    notes: list[str] = []
+    first: tuple[Path, set[str]] | None = None
     for path in files:
-        names, part = _read_npz(path) if path.suffix == ".npz" else _read_lines(path)
-        if columns is not None and names != columns:
-            raise EpisodeDataError(
-                f"{path} has the signals {', '.join(names)}; {files[0]} has {', '.join(columns)}. "
-                "Import them as separate runs."
-            )
-        columns = names
-        episodes += part
-    described = tuple(_column(name) for name in columns or ())
-    return Log(columns=described, episodes=tuple(episodes))
+        part = list(_read_npz(path, notes) if path.suffix == ".npz" else _read_lines(path, reader))
+        if not part:
+            raise EpisodeDataError(f"{path} holds no episode.")
+        names = dict.fromkeys(name for p in part for name in p.table.names)
+        if not names:
+            raise EpisodeDataError(f"{path} holds no signal: its steps have nothing but their time.")
+        first = first or (path, set(names))
+        if set(names) != first[1]:
+            _refuse_names(path, set(names), *first)
+        found |= names
+        parts += part
+    columns = tuple(found)
+    episodes = tuple(replace(p.episode, signals=_by_name(p.table, columns)) for p in parts)
+    return Log(columns=tuple(map(_column, columns)), episodes=episodes, notes=(*notes, *_notes(reader)))
+
+
+class _Part(NamedTuple):
+    """An episode before the columns of the whole log are known."""
+
+    episode: LoggedEpisode
+    table: StepTable
+
+
+def _refuse_names(path: Path, names: set[str], first: Path, known: set[str]) -> None:
+    more, less = ", ".join(sorted(names - known)[:6]), ", ".join(sorted(known - names)[:6])
+    both = " and ".join(
+        t for t in (f"has the signals {more} too" if more else "", f"lacks {less}" if less else "") if t
+    )
+    raise EpisodeDataError(f"Compared with {first}, {path} {both}. Import them as separate runs.")
+
+
+def _by_name(table: StepTable, columns: tuple[str, ...]) -> Array:
+    """(T, S) with NaN in the columns that this episode lacks."""
+    if table.names == columns:
+        return table.values
+    result = np.full((len(table.values), len(columns)), np.nan, np.float32)
+    result[:, [columns.index(name) for name in table.names]] = table.values
+    return result
+
+
+def _notes(reader: StepReader) -> list[str]:
+    notes = []
+    if reader.lost:
+        names = ", ".join(f"{name} {count}" for name, count in reader.lost.most_common(6))
+        notes.append(f"{reader.lost.total()} values are not finite numbers and count as missing ({names})")
+    if reader.uneven:
+        notes.append(f"{reader.uneven} episodes have unequal time between steps; steps count as equally spaced")
+    return notes
 
 
 def _column(name: str) -> SignalColumn:
@@ -80,41 +128,29 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").rpartition(".")[0]
 
 
-def _read_lines(path: Path) -> tuple[tuple[str, ...], list[LoggedEpisode]]:
-    try:
-        opener = gzip.open if path.name.endswith(".gz") else open
-        with opener(path, "rt") as lines:
-            records = [(i, json.loads(line)) for i, line in enumerate(lines, 1) if line.strip()]
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise EpisodeDataError(f"Cannot read {path} ({error}); the file is damaged or was cut off.") from error
-    if not records:
-        raise EpisodeDataError(f"{path} holds no episode.")
-    try:
-        first = records[0][1]["steps"][0]
-        names = tuple(name for name in first if name != "t")
-        return names, [_line_episode(path, record, names) for _, record in records]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise EpisodeDataError(
-            f"{path} is not an ActProbe log ({type(error).__name__}: {error}); every line needs episode_id, success and "
-            "steps with the same numbers."
-        ) from error
+def _read_lines(path: Path, reader: StepReader) -> Iterator[_Part]:
+    for where, record in read_records(path):
+        missing = [key for key in ("episode_id", "success", "steps") if key not in record]
+        if missing:
+            raise EpisodeDataError(f"{where} has no {', '.join(missing)}; it is not an ActProbe log.")
+        table = reader.read(record["steps"], where)
+        steps = len(table.values)
+        if read_count(record.get("length", steps), f"{where} length") != steps:
+            raise EpisodeDataError(f"{where} says {record['length']} steps and has {steps}.")
+        number = read_count(record["episode_id"], f"{where} episode_id")
+        text = record.get("task_description")
+        episode = LoggedEpisode(
+            task=_stem(path),
+            instruction=_stem(path) if text is None else read_text(text, f"{where} task_description"),
+            seed=number,
+            number=number,
+            success=read_success(record["success"], where),
+            signals=table.values,
+        )
+        yield _Part(episode, table)
 
 
-def _line_episode(path: Path, record: Mapping[str, Any], names: tuple[str, ...]) -> LoggedEpisode:
-    signals = np.array([[step[name] for name in names] for step in record["steps"]], np.float32)
-    if len(signals) != record.get("length", len(signals)):
-        raise ValueError(f"episode {record['episode_id']} says {record['length']} steps and has {len(signals)}")
-    return LoggedEpisode(
-        task=_stem(path),
-        instruction=str(record.get("task_description", _stem(path))),
-        seed=int(record["episode_id"]),
-        number=int(record["episode_id"]),
-        success=bool(record["success"]),
-        signals=signals,
-    )
-
-
-def _read_npz(path: Path) -> tuple[tuple[str, ...], list[LoggedEpisode]]:
+def _read_npz(path: Path, notes: list[str]) -> Iterator[_Part]:
     try:
         with np.load(path, allow_pickle=False) as file:
             data = {name: file[name] for name in file.files}
@@ -128,7 +164,9 @@ def _read_npz(path: Path) -> tuple[tuple[str, ...], list[LoggedEpisode]]:
         raise EpisodeDataError(
             f"{path} has {len(data['signals10'])} steps but its lengths add up to {ends[-1:].sum()}."
         )
-    return _NPZ_COLUMNS, [_npz_episode(path, data, i, ends) for i in range(len(ends))]
+    for i in range(len(ends)):
+        episode = _npz_episode(path, data, i, ends)
+        yield _Part(episode, StepTable(_NPZ_COLUMNS, episode.signals))
 
 
 def _npz_episode(path: Path, data: Mapping[str, Array], i: int, ends: Array) -> LoggedEpisode:
@@ -138,7 +176,7 @@ def _npz_episode(path: Path, data: Mapping[str, Array], i: int, ends: Array) -> 
         instruction=str(data["instruction"][i]),
         seed=int(data["seed"][i]),
         number=int(data["episode_id"][i]),
-        success=bool(data["success"][i]),
+        success=read_success(data["success"][i], f"{path} success[{i}]"),
         signals=data["signals10"][rows].astype(np.float32),
         hidden=data["hidden"][rows] if "hidden" in data else None,
     )

@@ -6,8 +6,6 @@ The result is a run like any other: fit, evaluate, label and report read it thro
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from failsight.core.errors import EpisodeDataError, StorageError
+from failsight.core.errors import EpisodeDataError
+from failsight.core.foreign import require_distinct
 from failsight.core.specs import ObservationSpec, SignalColumn, no_actions
+from failsight.core.staging import staged_folder
 from failsight.core.types import Array, EpisodeKey, Outcome
 from failsight.episodes.meta import EpisodeMeta, RunMeta
 from failsight.episodes.recorder import episode_folder, to_arrow
@@ -46,6 +46,8 @@ class Log:
 
     columns: tuple[SignalColumn, ...]
     episodes: tuple[LoggedEpisode, ...]
+    notes: tuple[str, ...] = ()
+    """What the reader had to assume or leave out, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,33 +68,33 @@ def store_log(log: Log, root: Path, origin: LogOrigin, tick: Callable[[], None] 
     Raises EpisodeDataError when the log is empty, uneven, or longer than its horizon; StorageError when `root` exists
     or cannot be written.
     """
-    _check(log, root)
+    with staged_folder(root) as build:
+        return write_log(log, build, origin, tick)
+
+
+def write_log(log: Log, build: Path, origin: LogOrigin, tick: Callable[[], None] | None = None) -> RunMeta:
+    """Write the log as a sealed run into an empty folder. Raises EpisodeDataError as `store_log` does."""
+    check_log(log)
     longest = max(len(e.signals) for e in log.episodes)
     horizon = origin.horizon or longest
     if longest > horizon:
         raise EpisodeDataError(f"An episode has {longest} steps, more than the horizon {horizon}; correct --horizon.")
-    build = root.with_name(root.name + ".partial")
-    shutil.rmtree(build, ignore_errors=True)
     meta = _meta(log, origin)
-    try:
-        meta.write(build / "meta/failsight/run.json")
-        for ticket, episode in enumerate(log.episodes):
-            _write(episode_folder(build, ticket), ticket, episode, meta, horizon)
-            if tick is not None:
-                tick()
-        seal(build)
-        os.replace(build, root)
-    except OSError as error:
-        shutil.rmtree(build, ignore_errors=True)
-        raise StorageError(f"Cannot write {root}: {error.strerror}. Choose another --out.") from error
+    meta.write(build / "meta/failsight/run.json")
+    for ticket, episode in enumerate(log.episodes):
+        _write(episode_folder(build, ticket), ticket, episode, meta, horizon)
+        if tick is not None:
+            tick()
+    seal(build)
     return meta
 
 
-def _check(log: Log, root: Path) -> None:
+def check_log(log: Log) -> None:
+    """Raises EpisodeDataError when the episodes of a log do not fit together."""
     if not log.episodes:
         raise EpisodeDataError("The log holds no episode.")
-    if root.exists():
-        raise StorageError(f"{root} exists already; choose another --out or delete it.")
+    if not log.columns:
+        raise EpisodeDataError("The log holds no signal.")
     sizes = {None if e.hidden is None else e.hidden.shape[1] for e in log.episodes}
     if len(sizes) > 1:
         found = ", ".join(sorted(str(size) for size in sizes))
@@ -106,6 +108,8 @@ def _check(log: Log, root: Path) -> None:
                 f"Episode {e.number} of task {e.task} is empty or uneven: signals {e.signals.shape}, "
                 f"hidden {None if e.hidden is None else e.hidden.shape}, {len(log.columns)} columns."
             )
+    for task in dict.fromkeys(e.task for e in log.episodes):
+        require_distinct((e.number for e in log.episodes if e.task == task), f"Task {task}", "episode")
 
 
 def _meta(log: Log, origin: LogOrigin) -> RunMeta:

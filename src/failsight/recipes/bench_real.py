@@ -1,7 +1,7 @@
 """`failsight run bench-real`: every detector on every log at hand, under the published and our own protocols.
 
-The logs are the real VLA episodes released with ActProbe (arXiv 2606.08508, Apache-2.0): pi0 on LIBERO-10 and pi0.5 on
-RoboCasa. Any other folder of such logs can stand in their place (`--data`): nothing here is tuned to these two.
+The logs are the real VLA episodes released with ActProbe (arXiv 2606.08508, Apache-2.0): pi0 on LIBERO-10, pi0.5 and
+GR00T on RoboCasa. Any other folder of such logs can stand in their place (`--data`): nothing here is tuned to them.
 Each fit writes its traces to one file; an interrupted run goes on where it stopped.
 """
 
@@ -51,6 +51,7 @@ PLACES = ("data/vla_rollouts", "../shared/data/vla_rollouts")
 ORIGINS = {
     "pi0_libero": LogOrigin(policy="pi0", suite="LIBERO-10", horizon=104, rate_hz=4.0),
     "pi05_robocasa": LogOrigin(policy="pi0.5", suite="RoboCasa"),
+    "groot_robocasa": LogOrigin(policy="GR00T", suite="RoboCasa"),
 }
 """What is known about a log beside its files. LIBERO-10: 520 control steps at 20 Hz, one inference every 5."""
 ROWS = {**DETECTORS, **ABLATION}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from failsight.core.errors import UnknownNameError
 from failsight.core.registry import load
-from failsight.episodes.logged import LogOrigin, store_log
+from failsight.core.staging import staged_folder
+from failsight.episodes.logged import Log, LogOrigin, write_log
 from failsight.episodes.run import Run
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import label_run
@@ -17,16 +18,26 @@ FORMATS = {"actprobe": "failsight.episodes.actprobe:read_actprobe"}
 
 
 def import_log(
-    format_name: str, source: Path, out: Path, origin: LogOrigin, tick: Callable[[], None] | None = None
+    format_name: str,
+    source: Path,
+    out: Path,
+    origin: LogOrigin,
+    tick: Callable[[], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Run:
-    """Read the log files at `source` and store them as a labelled run at `out`.
+    """Read the log files at `source` and store them as a labelled run at `out`; `note` hears what had to be assumed.
 
-    Raises UnknownNameError for a format nobody reads, EpisodeDataError for files that are not what they should be.
+    Raises UnknownNameError for a format nobody reads, EpisodeDataError for files that are not what they should be,
+    StorageError when `out` exists or cannot be written. Nothing is left behind then.
     """
     if format_name not in FORMATS:
         raise UnknownNameError("log format", format_name, FORMATS)
     files = load("failsight.episodes.actprobe:log_files")(source)
-    store_log(load(FORMATS[format_name])(files), out, origin, tick)
-    run = Run(out)
-    label_run(run, OutcomeLabeler())
-    return run
+    with staged_folder(out) as build:
+        log: Log = load(FORMATS[format_name])(files)
+        if note is not None:
+            for line in log.notes:
+                note(line)
+        write_log(log, build, origin, tick)
+        label_run(Run(build), OutcomeLabeler())
+    return Run(out)
