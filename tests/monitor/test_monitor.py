@@ -1,6 +1,8 @@
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from conftest import recurrent_arrays
 
 from failsight.core.errors import BundleError, CalibrationError
 from failsight.core.types import PolicyOutput, Risk, Step, Task
-from failsight.monitor.bundle import load_monitor, save_bundle
+from failsight.monitor import bundle
+from failsight.monitor.bundle import load_monitor, save_adapted, save_bundle
 from failsight.monitor.calibration import conformal_threshold
+from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import Trigger, TriggerRule, episode_statistic
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.testing.checks import make_steps
@@ -26,10 +30,10 @@ def make_bundle(folder, hidden=8, policy="point"):
 
 
 def test_the_monitor_never_imports_torch(tmp_path):
-    bundle = make_bundle(tmp_path / "bundle")
+    folder = make_bundle(tmp_path / "bundle")
     code = (
         "import sys; from failsight.monitor.bundle import load_monitor;"
-        f"load_monitor({str(bundle)!r});"
+        f"load_monitor({str(folder)!r});"
         "assert not {'torch', 'numba', 'onnxruntime', 'mujoco'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -44,9 +48,9 @@ def test_a_bundle_round_trips(tmp_path):
 
 
 def test_a_bundle_refuses_another_policy(tmp_path):
-    bundle = make_bundle(tmp_path / "bundle", policy="somebody else")
+    folder = make_bundle(tmp_path / "bundle", policy="somebody else")
     with pytest.raises(BundleError, match="fitted on policy somebody else"):
-        load_monitor(bundle, PointPolicy())
+        load_monitor(folder, PointPolicy())
 
 
 @pytest.mark.parametrize(
@@ -54,7 +58,7 @@ def test_a_bundle_refuses_another_policy(tmp_path):
     [
         ("model.safetensors", lambda b: b[:-3], "not the file"),
         ("config.json", lambda b: b[:-5], "damaged"),
-        ("config.json", lambda b: b.replace(b'"bundle_version": 1', b'"bundle_version": 9'), "bundle version 9"),
+        ("config.json", lambda b: b.replace(b'"bundle_version": 2', b'"bundle_version": 9'), "bundle version 9"),
         ("config.json", lambda b: b.replace(b'"recurrent"', b'"recurent"'), "Did you mean recurrent"),
     ],
 )
@@ -63,6 +67,104 @@ def test_damaged_bundles_are_explained(tmp_path, name, damage, message):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(Exception, match=message):
         load_monitor(tmp_path / "bundle")
+
+
+def edit(folder, name, key, value):
+    """Change one value, as a person would, and sign the bundle again, so that only the field checks can refuse it."""
+    data = json.loads((folder / name).read_text())
+    at = data
+    for part in key[:-1]:
+        at = at[part]
+    at[key[-1]] = value
+    (folder / name).write_text(json.dumps(data))
+    marks = json.loads((folder / "fingerprint.json").read_text())
+    marks["files"][name] = bundle._digest((folder / name).read_bytes())
+    marks["bundle"] = bundle._digest_of(marks)
+    (folder / "fingerprint.json").write_text(json.dumps(marks))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("calibration.json", ("threshold",), float("nan")),
+        ("calibration.json", ("threshold",), "0.5"),
+        ("calibration.json", ("threshold",), float("inf")),
+        ("calibration.json", ("alpha",), 0),
+        ("calibration.json", ("alpha",), 1),
+        ("calibration.json", ("successes",), -3),
+        ("calibration.json", ("alpha_upper",), 1.5),
+        ("config.json", ("trigger", "needed"), 0),
+        ("config.json", ("trigger", "needed"), 6),
+        ("config.json", ("trigger", "window"), -1),
+        ("config.json", ("trigger", "release_ratio"), float("nan")),
+        ("config.json", ("trigger", "imminent_gain"), -1.0),
+        ("config.json", ("trigger", "blind_steps"), 0),
+        ("config.json", ("trigger", "surprise"), 1),
+        ("specs.json", ("action", "rate_hz"), float("nan")),
+        ("specs.json", ("action", "gripper_closed_sign"), 0),
+        ("specs.json", ("observation", "state"), ["x_m", "x_m", "z_m", "gripper_open01"]),
+    ],
+)
+def test_fields_no_fit_writes_are_refused_by_file_and_name(tmp_path, name, key, value):
+    folder = make_bundle(tmp_path / "bundle")
+    edit(folder, name, key, value)
+    with pytest.raises(BundleError) as refusal:
+        load_monitor(folder)
+    assert name in str(refusal.value)
+    assert key[-1].rstrip("s").split("_")[0] in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "calibration.json", "specs.json", "model.safetensors"])
+def test_the_digest_covers_every_file(tmp_path, name):
+    path = make_bundle(tmp_path / "bundle") / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(BundleError, match=name):
+        load_monitor(tmp_path / "bundle")
+
+
+def test_the_digest_covers_whom_it_belongs_to(tmp_path):
+    path = make_bundle(tmp_path / "bundle", policy="somebody else") / "fingerprint.json"
+    path.write_text(path.read_text().replace("somebody else", "point"))
+    with pytest.raises(BundleError, match=r"fingerprint\.json is not the file"):
+        load_monitor(tmp_path / "bundle", PointPolicy())
+
+
+def test_a_bundle_refuses_another_order_of_the_state(tmp_path):
+    policy = PointPolicy()
+    policy.observation_spec = replace(OBSERVATIONS, state=tuple(reversed(OBSERVATIONS.state)))
+    with pytest.raises(BundleError, match="made for the state"):
+        load_monitor(make_bundle(tmp_path / "bundle"), policy)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    predictor = RecurrentPredictor(recurrent_arrays(hidden=8))
+    predictor.arrays["head_b"][0, 0] = np.nan
+    calibration = Thresholds.fixed(0.5)
+    with pytest.raises(BundleError, match="head_b"):
+        save_bundle(tmp_path / "b", predictor, TriggerRule(), calibration, (ACTIONS, OBSERVATIONS), "point", {})
+    assert not (tmp_path / "b").exists()
+
+
+def test_no_threshold_is_said_not_hidden(tmp_path):
+    folder = make_bundle(tmp_path / "bundle")
+    edit(folder, "calibration.json", ("threshold",), None)
+    assert load_monitor(folder).thresholds.pooled.threshold == float("inf")
+
+
+def test_what_is_learned_in_use_lives_beside_the_bundle_that_it_belongs_to(tmp_path):
+    first, second = make_bundle(tmp_path / "a"), make_bundle(tmp_path / "b", policy="other")
+    monitor = load_monitor(first)
+    monitor.thresholds.known = {"home": 30}
+    for i in range(10):
+        monitor.thresholds.watch("new", i / 10)
+    save_adapted(first, monitor)
+    again = load_monitor(first)
+    assert again.thresholds.learned["new"].threshold == pytest.approx(0.9)
+    shutil.copy(first / "adapted.json", second / "adapted.json")
+    with pytest.raises(BundleError, match="belongs to another bundle"):
+        load_monitor(second)
+    make_bundle(first)
+    assert not (first / "adapted.json").exists(), "a new fit starts learning afresh"
 
 
 def test_an_incomplete_bundle_names_what_is_missing(tmp_path):

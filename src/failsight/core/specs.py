@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from failsight.core.errors import SpecMismatchError
+from failsight.core.errors import EpisodeDataError, SpecMismatchError
+from failsight.core.foreign import read_count, read_number, read_text, require_distinct
 from failsight.core.types import Array
 
 Kind = Literal["delta", "absolute", "velocity", "torque", "binary"]
@@ -23,6 +24,9 @@ class Access(IntEnum):
     SAMPLES = 3
     """Several drawn chunks, token probabilities, or the inner steps of a denoiser."""
     HIDDEN = 4
+
+
+_ACCESS = ", ".join(access.name.lower() for access in Access)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +43,11 @@ class SignalColumn:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> SignalColumn:
-        """Inverse of `as_dict`."""
-        return SignalColumn(name=data["name"], unit=data["unit"], access=Access[data["access"].upper()])
+        """Inverse of `as_dict`. Raises EpisodeDataError naming what cannot be."""
+        name, access = read_text(data["name"], "signals, name"), str(data["access"]).upper()
+        if access not in Access.__members__:
+            raise EpisodeDataError(f"signals, {name}: access is {data['access']!r}; write {_ACCESS}.")
+        return SignalColumn(name=name, unit=_word(data["unit"], f"signals, {name}, unit"), access=Access[access])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,30 @@ class Dimension:
     scale: float = 1.0
     """Physical amount of one unit of action (metres or radians per step for a delta)."""
     hold: float | None = None
-    """The value that keeps the robot where it is; None: keep the last value (a gripper)."""
+    """The value that keeps the robot where it is; None: nothing for a delta or velocity, else keep the last value."""
+
+    @property
+    def still(self) -> float | None:
+        """The value that keeps the robot where it is; None: the last value does."""
+        return 0.0 if self.hold is None and self.kind in ("delta", "velocity") else self.hold
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any], where: str = "action") -> Dimension:
+        """From JSON; `where` names the place. Raises EpisodeDataError naming the key."""
+        name = read_text(data["name"], f"{where}, name")
+        place, hold, kind = f"{where}, {name}", data.get("hold"), data["kind"]
+        if kind not in get_args(Kind):
+            raise EpisodeDataError(f"{place}: kind is {kind!r}; write one of {', '.join(get_args(Kind))}.")
+        low = read_number(data.get("low", -1.0), f"{place}, low")
+        return Dimension(
+            name=name,
+            kind=kind,
+            unit=_word(data["unit"], f"{place}, unit"),
+            low=low,
+            high=read_number(data.get("high", 1.0), f"{place}, high", low),
+            scale=read_number(data.get("scale", 1.0), f"{place}, scale"),
+            hold=None if hold is None else read_number(hold, f"{place}, hold"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +121,33 @@ class ActionSpec:
         return np.array([d.kind in ("delta", "velocity") for d in self.dimensions])
 
     def hold(self, last: Array) -> Array:
-        """The action that holds still after `last` (A,): hold values where declared, else the last value."""
-        return np.array(
-            [last[i] if d.hold is None else d.hold for i, d in enumerate(self.dimensions)], dtype=np.float32
+        """The action that holds still after `last` (A,): what keeps each dimension still, else its last value."""
+        return np.array([last[i] if d.still is None else d.still for i, d in enumerate(self.dimensions)], np.float32)
+
+    def first(self, state: Array, names: Sequence[str]) -> Array:
+        """(A,) the hold before any action was sent, from the measured state (S,) and the names of its entries.
+
+        A dimension that needs its last value takes the state entry of its name, with or without its unit (`j0`,
+        `j0_rad`); a gripper keeps the side its measured `gripper_open01` is on.
+
+        Raises SpecMismatchError naming a dimension that has neither: whatever can move a robot has no default.
+        """
+        return np.array([self._first(d, state, list(names)) for d in self.dimensions], np.float32)
+
+    def _first(self, dimension: Dimension, state: Array, names: list[str]) -> float:
+        if dimension.still is not None:
+            return dimension.still
+        if dimension.name == "gripper" and "gripper_open01" in names:
+            opening = float(state[names.index("gripper_open01")])
+            closed = dimension.high if self.gripper_closed_sign > 0 else dimension.low
+            return dimension.low + dimension.high - closed if opening > 0.5 else closed
+        for name in (dimension.name, f"{dimension.name}_{dimension.unit}"):
+            if dimension.kind == "absolute" and name in names:
+                return float(state[names.index(name)])
+        raise SpecMismatchError(
+            f"Nothing says how to hold the action dimension {dimension.name!r} ({dimension.kind}) still: it has no hold "
+            f"value and the state ({', '.join(names)}) has no entry of its name. Give Dimension(hold=...) or name the "
+            "measured entry alike."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,9 +156,28 @@ class ActionSpec:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> ActionSpec:
-        """Inverse of `as_dict`."""
-        dimensions = tuple(Dimension(**d) for d in data["dimensions"])
-        return ActionSpec(**{**data, "dimensions": dimensions})
+        """Inverse of `as_dict`. Raises EpisodeDataError naming what is not finite, unknown or twice there."""
+        dimensions = tuple(Dimension.from_dict(d) for d in data["dimensions"])
+        require_distinct((d.name for d in dimensions), "action", "dimension")
+        sign = read_number(data["gripper_closed_sign"], "action, gripper_closed_sign", -1, 1)
+        if sign not in (-1, 1):
+            raise EpisodeDataError(f"action, gripper_closed_sign: expected -1 or 1, found {sign:g}.")
+        return ActionSpec(
+            dimensions=dimensions,
+            frame=_word(data["frame"], "action, frame"),
+            rate_hz=read_number(data["rate_hz"], "action, rate_hz", 0.0),
+            gripper_closed_sign=int(sign),
+        )
+
+
+def _camera(name: Any, height: Any, width: Any) -> tuple[str, int, int]:
+    place = f"observation, camera {name!r}"
+    return read_text(name, place), read_count(height, place, 1, 2**16), read_count(width, place, 1, 2**16)
+
+
+def _word(value: Any, where: str) -> str:
+    """Text that may be empty (an unknown unit or frame)."""
+    return read_text(value, where) if value != "" else ""
 
 
 def no_actions(rate_hz: float) -> ActionSpec:
@@ -131,8 +204,12 @@ class ObservationSpec:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> ObservationSpec:
-        """Inverse of `as_dict`."""
-        return ObservationSpec(state=tuple(data["state"]), cameras=tuple((c[0], c[1], c[2]) for c in data["cameras"]))
+        """Inverse of `as_dict`. Raises EpisodeDataError naming what cannot be."""
+        state = tuple(read_text(name, "observation, state") for name in data["state"])
+        cameras = tuple(_camera(*camera) for camera in data["cameras"])
+        require_distinct(state, "observation", "state entry")
+        require_distinct((name for name, _, _ in cameras), "observation", "camera")
+        return ObservationSpec(state=state, cameras=cameras)
 
 
 def require_equal(name: str, producer: Any, consumer: Any) -> None:

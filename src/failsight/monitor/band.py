@@ -9,12 +9,15 @@ rank (SAFE, FAIL-Detect), use one set for both, or take the deviation with the w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from failsight.core.errors import EpisodeDataError
+from failsight.core.foreign import read_number
 from failsight.core.types import Array
 
 _FLOOR = 0.25
@@ -43,8 +46,12 @@ class Band:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Band:
-        """Inverse of `as_dict`."""
-        return Band(mean=tuple(data["mean"]), spread=tuple(data["spread"]))
+        """Inverse of `as_dict`. Raises EpisodeDataError when it is empty, ragged, or its spread not above 0."""
+        mean = tuple(read_number(value, "band, mean") for value in data["mean"])
+        spread = tuple(read_number(value, "band, spread", math.ulp(0.0)) for value in data["spread"])
+        if not mean or len(mean) != len(spread):
+            raise EpisodeDataError(f"band: {len(mean)} means and {len(spread)} spreads; expected as many, at least 1.")
+        return Band(mean=mean, spread=spread)
 
 
 def fit_band(curves: Sequence[Array]) -> Band:

@@ -1,14 +1,17 @@
 """A bundle: the folder that holds everything a monitor needs, and refuses the wrong policy.
 
-`config.json` (predictor, trigger rule), `model.safetensors`, `calibration.json`, `specs.json`, `fingerprint.json`.
+`config.json` (predictor, trigger rule), `model.safetensors`, `calibration.json`, `specs.json`, and `fingerprint.json`
+with a digest over all of them: nothing in them changes unseen. Thresholds learned in use live beside it in
+`adapted.json`, outside the digest, which names the bundle it belongs to.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from failsight.core.contracts import Policy
-from failsight.core.errors import BundleError
+from failsight.core.errors import BundleError, EpisodeDataError, UnknownNameError
+from failsight.core.foreign import read_count, read_text, require_distinct
 from failsight.core.registry import resolve
 from failsight.core.specs import ActionSpec, ObservationSpec, SignalColumn
 from failsight.core.types import Array
@@ -30,8 +34,11 @@ from failsight.monitor.trigger import TriggerRule
 from failsight.predictors import PREDICTORS
 from failsight.signals.bank import SignalBank
 
-BUNDLE_VERSION = 1
-_FILES = ("config.json", "model.safetensors", "calibration.json", "specs.json", "fingerprint.json")
+BUNDLE_VERSION = 2
+_COVERED = ("config.json", "model.safetensors", "calibration.json", "specs.json")
+"""What the digest covers, with the policy and feature size of `fingerprint.json`."""
+_FILES = (*_COVERED, "fingerprint.json")
+ADAPTED = "adapted.json"
 
 
 def save_bundle(
@@ -49,9 +56,13 @@ def save_bundle(
     """Write the folder; `predictor` is any registered predictor with `name`, `arrays`, `hidden_size`.
 
     `signals` are the columns it reads when they come with the step; empty when failsight computes them.
+
+    Raises BundleError when a weight or figure is not finite; what was learned in use with an older bundle is dropped.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.array(array, order="C") for name, array in predictor.arrays.items()}
+    _require_finite(arrays, f"The {predictor.name} predictor")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ADAPTED).unlink(missing_ok=True)
     save_file(arrays, folder / "model.safetensors")
     config = {
         "bundle_version": BUNDLE_VERSION,
@@ -69,24 +80,28 @@ def save_bundle(
         "probability": None if probability is None else probability.as_dict(),
         "band": None if band is None else band.as_dict(),
     }
-    fingerprint = {
-        "policy": policy_fingerprint,
-        "hidden_size": predictor.hidden_size,
-        "model": _digest(folder / "model.safetensors"),
-    }
-    for name, data in (
-        ("config.json", config),
-        ("calibration.json", calibration),
-        ("specs.json", specs_json),
-        ("fingerprint.json", fingerprint),
-    ):
-        write_text_atomic(folder / name, json.dumps(data, indent=1))
+    for name, data in (("config.json", config), ("calibration.json", calibration), ("specs.json", specs_json)):
+        _write_json(folder / name, data)
+    size = int(predictor.hidden_size)
+    files = {name: _digest((folder / name).read_bytes()) for name in _COVERED}
+    whole = {"policy": policy_fingerprint, "hidden_size": size, "files": files}
+    _write_json(folder / "fingerprint.json", {**whole, "bundle": _digest_of(whole)})
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _digest_of(whole: Mapping[str, Any]) -> str:
+    """Over weights, calibration, specs, config, and whom they belong to."""
+    return _digest(json.dumps([whole[name] for name in ("policy", "hidden_size", "files")], sort_keys=True).encode())
 
 
 def load_monitor(folder: str | Path, policy: Policy | None = None) -> RiskMonitor:
     """The monitor of a bundle; with `policy`, it is checked against what the bundle was made for.
 
-    Raises BundleError when a file is missing or damaged, or the policy, specs or feature size differ.
+    Raises BundleError, naming file and key, when a file is missing, damaged or changed since it was saved, holds what no
+    fit writes, or the policy, specs or feature size differ.
     """
     path = Path(folder)
     missing = [name for name in _FILES if not (path / name).is_file()]
@@ -99,30 +114,97 @@ def load_monitor(folder: str | Path, policy: Policy | None = None) -> RiskMonito
         raise BundleError(
             f"{path} has bundle version {config.get('bundle_version')}; this failsight loads {BUNDLE_VERSION}. Fit again."
         )
-    if _digest(path / "model.safetensors") != fingerprint["model"]:
-        raise BundleError(f"{path}/model.safetensors is not the file this bundle was saved with. Fit again.")
-    actions = ActionSpec.from_dict(specs["action"])
-    observations = ObservationSpec.from_dict(specs["observation"])
+    with _reading(path / "fingerprint.json"):
+        owner, size = read_text(fingerprint["policy"], "policy"), read_count(fingerprint["hidden_size"], "hidden_size")
+        files = {name: read_text(fingerprint["files"][name], name) for name in _COVERED}
+    with _reading(path / "specs.json"):
+        actions, observations = ActionSpec.from_dict(specs["action"]), ObservationSpec.from_dict(specs["observation"])
+        columns = tuple(SignalColumn.from_dict(column) for column in specs["signals"])
+        require_distinct((column.name for column in columns), "signals", "column")
+    with _reading(path / "calibration.json"):
+        thresholds, mapped, band = _calibration(calibration)
+    with _reading(path / "config.json"):
+        rule, name = _rule(config["trigger"]), read_text(config["predictor"], "predictor")
+        build = resolve("predictor", name, PREDICTORS)
+    digest = _require_unchanged(path, files, fingerprint)
     if policy is not None:
-        _check_policy(path, policy, actions, fingerprint["policy"])
-    predictor = resolve("predictor", config["predictor"], PREDICTORS)(_arrays(path / "model.safetensors"))
-    columns = tuple(SignalColumn.from_dict(column) for column in specs.get("signals", []))
+        _check_policy(path, policy, (actions, observations), owner)
+    predictor = build(_arrays(path / "model.safetensors"))
+    if predictor.hidden_size != size:
+        raise BundleError(f"{path} reads {predictor.hidden_size} features; fingerprint.json says {size}. Fit again.")
     bank: Bank = LoggedSignals(tuple(c.name for c in columns)) if columns else SignalBank(actions, observations)
-    mapped, band = calibration.pop("probability", None), calibration.pop("band", None)
-    return RiskMonitor(
-        predictor,
-        bank,
-        TriggerRule(**config["trigger"]),
-        Thresholds.from_dict(calibration),
+    monitor = RiskMonitor(predictor, bank, rule, thresholds, mapped, band)
+    monitor.fingerprint = digest
+    _read_adapted(path / ADAPTED, monitor)
+    return monitor
+
+
+def _require_unchanged(path: Path, files: Mapping[str, str], fingerprint: Mapping[str, Any]) -> str:
+    """The digest of the bundle. Raises BundleError naming the file that is not the one that was saved."""
+    for name, digest in files.items():
+        if _digest((path / name).read_bytes()) != digest:
+            raise BundleError(f"{path / name} is not the file this bundle was saved with. Fit again.")
+    if _digest_of(fingerprint) != fingerprint.get("bundle"):
+        raise BundleError(f"{path / 'fingerprint.json'} is not the file this bundle was saved with. Fit again.")
+    return str(fingerprint["bundle"])
+
+
+def save_adapted(folder: Path, monitor: RiskMonitor) -> None:
+    """Keep what a monitor of this bundle learned in use, beside it."""
+    _write_json(folder / ADAPTED, {"bundle": monitor.fingerprint, "tasks": monitor.thresholds.adapted()})
+
+
+def _read_adapted(path: Path, monitor: RiskMonitor) -> None:
+    if not path.is_file():
+        return
+    data = _json(path)
+    with _reading(path):
+        owner, tasks = read_text(data["bundle"], "bundle"), dict(data["tasks"])
+        monitor.thresholds.adopt(tasks, "tasks")
+    if owner != monitor.fingerprint:
+        raise BundleError(f"{path} belongs to another bundle ({owner}); delete it to start learning afresh.")
+
+
+def _rule(data: Mapping[str, Any]) -> TriggerRule:
+    unknown = set(data) - {field.name for field in fields(TriggerRule)}
+    if unknown:
+        raise EpisodeDataError(f"trigger has no {', '.join(sorted(unknown))}.")
+    return TriggerRule(**data)
+
+
+def _calibration(data: Mapping[str, Any]) -> tuple[Thresholds, ProbabilityMap | None, Band | None]:
+    mapped, band = data["probability"], data["band"]
+    return (
+        Thresholds.from_dict(data),
         None if mapped is None else ProbabilityMap.from_dict(mapped),
         None if band is None else Band.from_dict(band),
     )
 
 
-def _check_policy(path: Path, policy: Policy, actions: ActionSpec, expected: str) -> None:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What is wrong inside is said with the file's name."""
+    try:
+        yield
+    except UnknownNameError:
+        raise
+    except EpisodeDataError as error:
+        raise BundleError(f"{path}: {error} Fit again.") from error
+    except KeyError as error:
+        raise BundleError(f"{path} has no {error} where it is expected. Fit again.") from error
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise BundleError(f"{path} holds something of another kind than expected ({error}). Fit again.") from error
+
+
+def _check_policy(path: Path, policy: Policy, specs: tuple[ActionSpec, ObservationSpec], expected: str) -> None:
+    actions, observations = specs
     if policy.action_spec != actions:
         raise BundleError(
             f"{path} was made for actions {actions.names}; this policy has {policy.action_spec.names} or other ranges."
+        )
+    if policy.observation_spec.state != observations.state:
+        raise BundleError(
+            f"{path} was made for the state {observations.state}; this policy reads {policy.observation_spec.state}."
         )
     if policy.fingerprint != expected:
         raise BundleError(
@@ -133,18 +215,33 @@ def _check_policy(path: Path, policy: Policy, actions: ActionSpec, expected: str
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} is damaged ({error}). Fit again.") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path} is damaged (it holds no map). Fit again.")
     return data
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Raises BundleError when a number is not finite: nothing unknown is saved as if it were known."""
+    try:
+        text = json.dumps(data, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise BundleError(f"{path.name} would hold a number that is not finite; nothing was saved there.") from error
+    write_text_atomic(path, text)
 
 
 def _arrays(path: Path) -> dict[str, Array]:
     try:
-        return dict(load_file(path))
-    except SafetensorError as error:
+        arrays = dict(load_file(path))
+    except (SafetensorError, OSError, ValueError) as error:
         raise BundleError(f"{path} is damaged ({error}). Fit again.") from error
+    _require_finite(arrays, str(path))
+    return arrays
 
 
-def _digest(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+def _require_finite(arrays: Mapping[str, Array], where: str) -> None:
+    bad = [name for name, value in arrays.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+    if bad:
+        raise BundleError(f"{where} holds weights that are not finite: {', '.join(sorted(bad))}. Fit again.")

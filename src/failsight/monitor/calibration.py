@@ -8,7 +8,7 @@ Source: Vovk et al. 2005; the (n+1) rank is what several published systems leave
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from failsight.core.errors import CalibrationError
+from failsight.core.foreign import read_count, read_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class Calibration:
     """A threshold and what it promises."""
 
     threshold: float
+    """Infinite: there is none."""
     alpha: float
     """Nominal episode false-alarm rate, averaged over calibration sets."""
     successes: int
@@ -31,12 +33,23 @@ class Calibration:
     """95 % upper bound of the true false-alarm rate behind this one threshold (Beta distribution)."""
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
+        """JSON form; null says that there is no threshold."""
+        return {**asdict(self), "threshold": self.threshold if math.isfinite(self.threshold) else None}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any], where: str) -> Calibration:
+        """Inverse of `as_dict`; `where` names the file. Raises EpisodeDataError naming the key."""
+        threshold = data["threshold"]
+        return Calibration(
+            threshold=math.inf if threshold is None else read_number(threshold, f"{where}, threshold"),
+            alpha=read_number(data["alpha"], f"{where}, alpha", math.ulp(0.0), math.nextafter(1.0, 0.0)),
+            successes=read_count(data["successes"], f"{where}, successes"),
+            alpha_upper=read_number(data["alpha_upper"], f"{where}, alpha_upper", 0.0, 1.0),
+        )
 
 
 def conformal_threshold(statistics: Sequence[float], alpha: float) -> Calibration:
-    """Threshold from the statistics of successful calibration episodes.
+    """Threshold from the statistics of successful calibration episodes; +inf for one that was cut short.
 
     Raises CalibrationError when alpha < 1 / (n + 1), saying how many more successes are needed, and when a statistic is
     NaN or the threshold would not be a number: it would promise a rate it does not keep.
@@ -48,7 +61,7 @@ def conformal_threshold(statistics: Sequence[float], alpha: float) -> Calibratio
             f"{int(np.isnan(values).sum())} of {n} calibration statistics are NaN: the detector could not judge those "
             "episodes. Find out which signal is missing there: failsight audit RUN"
         )
-    rank = math.ceil((n + 1) * (1 - alpha))
+    rank = calibration_rank(n, alpha)
     if rank > n:
         needed = math.ceil(1 / alpha) - 1
         raise CalibrationError(
@@ -63,3 +76,8 @@ def conformal_threshold(statistics: Sequence[float], alpha: float) -> Calibratio
     threshold = float(np.nextafter(values[rank - 1], np.inf))
     upper = float(stats.beta.ppf(0.95, n + 1 - rank, rank))
     return Calibration(threshold=threshold, alpha=alpha, successes=n, alpha_upper=upper)
+
+
+def calibration_rank(n: int, alpha: float) -> int:
+    """ceil((n + 1)(1 - alpha)), safe against the last bit: the rank among n statistics whose value is the threshold."""
+    return math.ceil((n + 1) * (1 - alpha) - 1e-9)

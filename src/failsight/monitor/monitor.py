@@ -76,6 +76,8 @@ class RiskMonitor:
         """
         self.predictor, self._bank, self.rule = predictor, bank, rule
         self.thresholds, self.probability, self.band = thresholds, probability, band
+        self.fingerprint = ""
+        """Digest of the bundle it comes from."""
         self._trigger = Trigger(rule, thresholds.pooled.threshold)
 
     def reset(self, task: Task) -> None:
@@ -87,10 +89,13 @@ class RiskMonitor:
         self._trigger.threshold = self.basis.threshold
         self._task, self._step, self._highest, self._broken = task.id, 0, float("-inf"), False
 
-    def finish(self, success: bool) -> None:
-        """Tell how the episode ended: successes of an unknown task calibrate it."""
-        if success:
-            self.thresholds.watch(self._task, self._highest)
+    def finish(self, success: bool, *, censored: bool = False) -> None:
+        """Tell how the episode ended: successes of an unknown task calibrate it.
+
+        Args: censored: it was stopped, taken over or changed, so how it would have ended is not known.
+        """
+        if success or censored:
+            self.thresholds.watch(self._task, self._highest, censored=censored)
 
     def step(self, record: Step) -> Verdict:
         """Judge one tick."""

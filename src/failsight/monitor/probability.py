@@ -20,6 +20,7 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from failsight.core.foreign import read_number, require_increasing
 from failsight.core.types import Array
 
 _MOST_OVERDUE = 1.5
@@ -116,10 +117,29 @@ class ProbabilityMap:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> ProbabilityMap:
-        """Inverse of `as_dict`."""
-        histories = {task: TaskHistory(**history) for task, history in data["histories"].items()}
-        knots = tuple((float(x), float(y)) for x, y in data["knots"])
-        return ProbabilityMap(**{**data, "histories": histories, "knots": knots})
+        """Inverse of `as_dict`. Raises EpisodeDataError naming what cannot be."""
+        above = math.ulp(0.0)
+        histories = {
+            task: TaskHistory(
+                prior=read_number(history["prior"], f"probability, {task}, prior"),
+                usual=read_number(history["usual"], f"probability, {task}, usual", above),
+            )
+            for task, history in data["histories"].items()
+        }
+        knots = tuple(
+            (read_number(x, "probability, knots"), read_number(y, "probability, knots", 0.0, 1.0))
+            for x, y in data["knots"]
+        )
+        require_increasing(np.array([x for x, _ in knots]), "probability, knots", "log-odds")
+        return ProbabilityMap(
+            centre=read_number(data["centre"], "probability, centre"),
+            spread=read_number(data["spread"], "probability, spread", above),
+            slope=read_number(data["slope"], "probability, slope", 0.0),
+            late=read_number(data["late"], "probability, late", 0.0),
+            intercept=read_number(data["intercept"], "probability, intercept"),
+            histories=histories,
+            knots=knots,
+        )
 
 
 def fit_probability(

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from failsight.core.foreign import read_count, read_number
 from failsight.core.types import Array, Risk
+
+_LONGEST = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +24,17 @@ class TriggerRule:
     release_ratio: float = 0.8
     imminent_gain: float = 0.0
     """How much an imminent collision weighs against p_fail in the alarm score; 0 switches that channel off."""
+    blind_steps: int = 10
+    """Ticks in a row at which the monitor could not judge, after which that is a trigger itself."""
+
+    def __post_init__(self) -> None:
+        """Raises EpisodeDataError on a rule that could never, or always, or at random fire."""
+        read_count(self.window, "trigger, window", 1, _LONGEST)
+        read_count(self.needed, "trigger, needed", 1, self.window)
+        read_count(self.release_steps, "trigger, release_steps", 1, _LONGEST)
+        read_count(self.blind_steps, "trigger, blind_steps", 1, _LONGEST)
+        read_number(self.release_ratio, "trigger, release_ratio", 0.0, 1.0)
+        read_number(self.imminent_gain, "trigger, imminent_gain", 0.0)
 
     def score(self, risk: Risk) -> float:
         """Alarm score: the evidence where a predictor keeps it apart; else the larger of p_fail and the weighted chance
