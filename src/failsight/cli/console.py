@@ -16,9 +16,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-"""A pipe has no width of its own; 160 columns keep tables whole."""
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+"""Nothing printed is markup: paths and names of users hold brackets. A pipe has no width of its own; 160 columns keep
+tables whole."""
+
+
+def say(*parts: str | tuple[str, str]) -> None:
+    """One line of plain text and (text, style) pieces, never cut."""
+    console.print(Text.assemble(*parts), soft_wrap=True)
 
 
 class RichReporter:
@@ -31,7 +38,7 @@ class RichReporter:
     def stage(self, title: str) -> None:
         """A new stage begins."""
         self.close()
-        console.print(f"[bold]{title}[/bold]  [dim]{time.monotonic() - self._began:.0f} s[/dim]")
+        say((title, "bold"), (f"  {time.monotonic() - self._began:.0f} s", "dim"))
 
     def count(self, total: int) -> Callable[[str], None]:
         """A progress bar to advance once per unit."""
@@ -40,7 +47,7 @@ class RichReporter:
             TextColumn("  "),
             BarColumn(bar_width=36),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -64,7 +71,7 @@ class RichReporter:
 
     def note(self, text: str) -> None:
         """A line under the stage."""
-        console.print(f"   {text}")
+        say(f"   {text}")
 
     def close(self) -> None:
         """Stop a running bar."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import tyro
 
-from failsight.cli.console import RichReporter, console, print_table
+from failsight.cli.console import RichReporter, console, print_table, say
 from failsight.cli.prediction import Folder, Name, audit, evaluate, explain, fit, import_log, print_labels
 from failsight.cli.training import cases, demonstrate, failure_tokens, outcomes, serve, train_policy
 from failsight.core.errors import FailsightError
+from failsight.core.ranges import Count, Names, Number, Seeds, Share, Trials, Workers, require_arguments
 
 
 def run(
     name: Name,
     out: Path | None = None,
-    workers: int = 2,
+    workers: Workers = 2,
     data: Path | None = None,
 ) -> None:
     """Run a complete experiment and write its report.
@@ -45,12 +50,12 @@ def collect(
     out: Path,
     suite: str = "tabletop",
     policy: str = "tabletop-strong",
-    tasks: tuple[str, ...] = (),
-    trials: int = 10,
-    seeds: tuple[int, ...] = (0,),
+    tasks: Names = (),
+    trials: Trials = 10,
+    seeds: Seeds = (0,),
     mix: str = "default",
-    workers: int = 2,
-    video: float = 0.0,
+    workers: Workers = 2,
+    video: Share = 0.0,
     note: str = "",
     resume: bool = False,
 ) -> None:
@@ -98,7 +103,7 @@ def episodes(
     type: str | None = None,
     task: str | None = None,
     condition: str | None = None,
-    limit: int = 40,
+    limit: Count = 40,
 ) -> None:
     """List and filter the episodes of a run.
 
@@ -138,7 +143,7 @@ def episodes(
     )
 
 
-def view(run_folder: Folder, episode: int, out: Path | None = None, strip: bool = False) -> None:
+def view(run_folder: Folder, episode: Number, out: Path | None = None, strip: bool = False) -> None:
     """Write an annotated video (or picture strip) of one episode, run again from its key.
 
     Args:
@@ -184,16 +189,26 @@ def doctor() -> None:
     """Check rendering, threads and packages of this machine."""
     from failsight.recipes.diagnosis import diagnose
 
-    print_table(("check", "result"), diagnose())
+    checks = diagnose()
+    print_table(("check", "result"), [(check.name, check.result) for check in checks])
+    failed = [check for check in checks if check.advice]
+    for check in failed:
+        say((check.name, "red"), f": {check.advice}")
+    if failed:
+        raise FailsightError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(c.name for c in failed)}.")
 
 
 def _print_verdict(folder: Path) -> None:
-    import json
+    from failsight.reports.html import read_summary, readable
 
+    with readable(folder / "summary.json"):
+        _print_summary(read_summary(folder))
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
     from failsight.reports.detectors import remarks, table_rows
     from failsight.reports.verdict import claims
 
-    summary = json.loads((folder / "summary.json").read_text())
     console.print()
     if summary.get("kind") == "study":
         _print_study(summary)
@@ -208,8 +223,7 @@ def _print_verdict(folder: Path) -> None:
             console.print(line, soft_wrap=True)
         return
     for claim in claims(summary):
-        tag = "[green]shown    [/green]" if claim.shown else "[red]not shown[/red]"
-        console.print(f"{tag}  [bold]{claim.title}.[/bold] {claim.sentence}", soft_wrap=True)
+        _print_claim(claim.shown, claim.title, claim.sentence)
 
 
 def _print_study(summary: dict[str, Any]) -> None:
@@ -220,8 +234,12 @@ def _print_study(summary: dict[str, Any]) -> None:
     for line in summary["remarks"]:
         console.print(line, soft_wrap=True)
     for claim in summary["claims"]:
-        tag = "[green]shown    [/green]" if claim["shown"] else "[red]not shown[/red]"
-        console.print(f"{tag}  [bold]{claim['title']}.[/bold] {claim['sentence']}", soft_wrap=True)
+        _print_claim(claim["shown"], claim["title"], claim["sentence"])
+
+
+def _print_claim(shown: bool, title: str, sentence: str) -> None:
+    tag = ("shown    ", "green") if shown else ("not shown", "red")
+    say(tag, "  ", (f"{title}.", "bold"), f" {sentence}")
 
 
 COMMANDS: dict[str, Any] = {
@@ -246,15 +264,58 @@ COMMANDS: dict[str, Any] = {
 }
 
 
+INTERRUPTED = {
+    "run": "the same command goes on where it stopped",
+    "collect": "the same command with --resume goes on where it stopped",
+    "demonstrate": "the same command goes on where it stopped",
+    "train-policy": "the same command goes on from the last checkpoint",
+    "serve": "the server has stopped",
+}
+"""What an interrupt leaves behind, by command; all others start afresh."""
+
+
 def main(arguments: Annotated[list[str] | None, tyro.conf.Suppress] = None) -> None:
     """Entry point; a deliberate refusal prints one sentence and exits with code 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may hold bytes that are not text
     try:
         tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="failsight", description="Robot policies that see their own failures coming.", args=arguments
+            {name: _checked(command) for name, command in COMMANDS.items()},
+            prog="failsight",
+            description="Robot policies that see their own failures coming.",
+            args=given,
         )
     except FailsightError as error:
-        console.print(f"[red]failsight:[/red] {error}", soft_wrap=True)
-        sys.exit(2)
+        _refuse(str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing to flush to
+        sys.exit(141)
+    except MemoryError:
+        _refuse("Out of memory; use fewer --workers or a smaller run.")
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        _refuse(
+            f"The system refused: {error.strerror or error}{place}. Check the path, its permissions and free space."
+        )
     except KeyboardInterrupt:
-        console.print("\ninterrupted; run the same command again (collect: with --resume) to go on")
+        what_next = INTERRUPTED.get(given[0] if given else "", "start the same command again")
+        say(f"\ninterrupted; {what_next}")
         sys.exit(130)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    say(("failsight:", "red"), f" {sentence}")
+    sys.exit(2)
+
+
+def _checked(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with its arguments held to the ranges of its signature."""
+
+    @functools.wraps(command)
+    def call(**arguments: Any) -> None:
+        require_arguments(command, arguments)
+        command(**arguments)
+
+    return call

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from failsight.cli.console import RichReporter, console, print_table
+from failsight.cli.console import RichReporter, console, print_table, say
+from failsight.core.ranges import Alpha, Count, Names, Number, Rate, Seed, Trials, Workers
 
 Name = Annotated[str, tyro.conf.Positional]
 Folder = Annotated[Path, tyro.conf.Positional]
@@ -31,8 +32,8 @@ def import_log(
     out: Path,
     policy: str | None = None,
     suite: str | None = None,
-    horizon: int | None = None,
-    rate_hz: float = 0.0,
+    horizon: Count | None = None,
+    rate_hz: Rate = 0.0,
 ) -> None:
     """Store somebody else's logs as a labelled run, for fit, evaluate, audit and report.
 
@@ -58,8 +59,8 @@ def import_log(
 def fit(
     run_folder: Folder,
     bundle: Path | None = None,
-    alpha: float = 0.1,
-    seed: int = 0,
+    alpha: Alpha = 0.1,
+    seed: Seed = 0,
     detector: str | None = None,
     isotonic: bool = False,
     band: bool = False,
@@ -139,10 +140,10 @@ def evaluate(
     what: Name,
     run_folder: Folder,
     bundle: Path | None = None,
-    detectors: tuple[str, ...] = (),
+    detectors: Names = (),
     simulator: str = "navigation",
-    trials: int = 10,
-    workers: int = 2,
+    trials: Trials = 10,
+    workers: Workers = 2,
 ) -> None:
     """Judge failure prediction on a labelled run (`detection`), or a trained policy in a simulator (`policy`).
 
@@ -197,8 +198,8 @@ def audit(run_folder: Folder, leaks: bool = True) -> None:
         _audit_data(run_folder)
         return
     for leak in leak_report(run_folder) if leaks else []:
-        tag = "[red]leaks[/red]" if leak.leaks else "[green]clean[/green]"
-        console.print(f"{tag}  [bold]{leak.name}[/bold]: {leak.sentence}", soft_wrap=True)
+        tag = ("leaks", "red") if leak.leaks else ("clean", "green")
+        say(tag, "  ", (leak.name, "bold"), f": {leak.sentence}")
 
 
 def _audit_data(folder: Path) -> None:
@@ -208,12 +209,12 @@ def _audit_data(folder: Path) -> None:
     rows, warnings = audit_data(open_data(folder))
     print_table(("", str(folder)), rows)
     for line in warnings:
-        console.print(f"[yellow]careful[/yellow]  {line}", soft_wrap=True)
+        say(("careful", "yellow"), f"  {line}")
     if not warnings:
-        console.print("[green]nothing stands out[/green]")
+        say(("nothing stands out", "green"))
 
 
-def explain(run_folder: Folder, bundle: Path, episode: int) -> None:
+def explain(run_folder: Folder, bundle: Path, episode: Number) -> None:
     """Say why a ledger bundle raises an alarm in an episode: terms, signals, nearest episodes, last safe step.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import tyro
 
-from failsight.cli.console import console
+from failsight.cli.console import console, say
 from failsight.core.errors import FailsightError
 from failsight.recipes.train_config import TrainConfig
 
@@ -47,5 +47,5 @@ if __name__ == "__main__":
     try:
         tyro.cli(train)
     except FailsightError as error:
-        console.print(f"[red]failsight:[/red] {error}", soft_wrap=True)
+        say(("failsight:", "red"), f" {error}")
         sys.exit(2)

@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from failsight.cli.console import RichReporter, console, print_table
+from failsight.cli.console import RichReporter, console, print_table, say
 from failsight.cli.prediction import Folder
+from failsight.core.ranges import Between, Count, Names, Number, Port, Seed, Trials, Workers
 from failsight.recipes.train_config import TrainConfig
 
 
 def demonstrate(
-    out: Folder, episodes: int = 250, actions: int = 3, seed: int = 0, workers: int = 2, scenarios: tuple[str, ...] = ()
+    out: Folder, episodes: Count = 250, actions: int = 3, seed: Seed = 0, workers: Workers = 2, scenarios: Names = ()
 ) -> None:
     """Record the navigation expert as Mobile-VLA HDF5 files; an interrupted recording goes on.
 
@@ -53,9 +54,9 @@ def train_policy(
     recipe: str = "",
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),  # noqa: B008 (frozen)
     simulator: str = "",
-    trials: int = 10,
+    trials: Trials = 10,
     against: str = "",
-    workers: int = 2,
+    workers: Workers = 2,
 ) -> None:
     """Train a policy on any data, in any cell of the lattice; or remake a shipped checkpoint with --recipe.
 
@@ -123,7 +124,7 @@ def _compare(
         raise FailsightError("An A/B of two initialisations is decided in a simulator; name one with --simulator.")
     sources = {"a": config.backbone.source, "b": "" if against == "scratch" else against}
     for name, source in sources.items():
-        console.print(f"[bold]{name}[/bold]: initialised from {source or 'scratch'}")
+        say((name, "bold"), f": initialised from {source or 'scratch'}")
         chosen = replace(config, backbone=replace(config.backbone, source=source))
         _train_one(data, folder / name, chosen, simulator, trials, workers)
     console.print(compare_cases(folder / "a", folder / "b"))
@@ -165,7 +166,7 @@ def cases(folder: Folder = Path("runs")) -> None:
 def serve(
     checkpoint: Annotated[str, tyro.conf.Positional],
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Port = 8000,
     outcomes: Path | None = None,
     ask: bool = False,
     camera: tuple[str, ...] = (),
@@ -192,7 +193,7 @@ def serve(
     asyncio.run(server.run(host, port, lambda found: console.print(f"serving {checkpoint} at ws://{host}:{found}")))
 
 
-def outcomes(file: Folder, chain: int = 0) -> None:
+def outcomes(file: Folder, chain: Number = 0) -> None:
     """Success per instruction from a server's outcome file; with --chain, CALVIN's figures over chains of that length.
 
     Args:
@@ -208,11 +209,11 @@ def failure_tokens(
     action: Annotated[Literal["create", "set", "check", "export", "import"], tyro.conf.Positional],
     run_folder: Folder,
     folder: Path | None = None,
-    episode: int = 0,
-    first: int = 0,
-    last: int = 0,
-    value: int = 1,
-    horizon_s: float = 2.0,
+    episode: Number = 0,
+    first: Number = 0,
+    last: Number = 0,
+    value: Annotated[int, Between(-1, 1)] = 1,
+    horizon_s: Annotated[float, Between(0, 3600)] = 2.0,
 ) -> None:
     """Failure tokens of a run: what a failure head is trained to say, one number per frame.
 

@@ -6,6 +6,7 @@ FailsightError            bad input or a decided refusal: one sentence, exit cod
 ├── EpisodeDataError      an episode, run or label table that cannot be read as what it claims to be
 ├── BundleError           a bundle that does not fit the policy or the code beside it
 ├── CalibrationError      too little or one-sided data for the promised false-alarm rate
+├── RenderingError        no picture can be drawn on this machine as it is set up
 └── StorageError          the disk refused: full, read-only, missing
 """
 
@@ -47,3 +48,7 @@ class CalibrationError(FailsightError):
 
 class StorageError(FailsightError):
     """A file could not be written; nothing half-written is left behind."""
+
+
+class RenderingError(FailsightError):
+    """No picture can be drawn: a wrong environment variable or a missing library, named with what to do."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from failsight.core.contracts import Labeler, Operator, Policy, Sim
 from failsight.core.errors import UnknownNameError
 from failsight.core.registry import load, resolve
+from failsight.core.textfiles import read_json_object
 from failsight.episodes.run import Run
 from failsight.labels.driving import DriveLabeler
 from failsight.labels.events import EventLabeler
@@ -18,11 +18,13 @@ from failsight.policies import POLICIES
 from failsight.recipes.tabletop import targets
 from failsight.runtime.collect import Bench
 from failsight.sims import OPERATORS, SIMS
+from failsight.sims.headless import explained
 
 
 def make_sim(name: str) -> Sim:
-    """A registered simulator that renders only on demand. Raises UnknownNameError."""
-    sim: Sim = resolve("simulator", name, SIMS)(images="on_demand")
+    """A registered simulator that renders only on demand. Raises UnknownNameError and RenderingError."""
+    with explained():
+        sim: Sim = resolve("simulator", name, SIMS)(images="on_demand")
     return sim
 
 
@@ -44,7 +46,7 @@ def make_policy(name: str) -> Policy:
 def _checkpoint_type(folder: Path) -> str:
     """What a checkpoint folder says it is; the loader says what is wrong when it says nothing."""
     path = folder / "config.json"
-    return str(json.loads(path.read_text()).get("type")) if path.is_file() else ""
+    return str(read_json_object(path).get("type")) if path.is_file() else ""
 
 
 def make_operator(sim: str) -> Operator:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from failsight.core.errors import EpisodeDataError
+from failsight.core.textfiles import read_json_object
 from failsight.policies.vla.store import read_config
 
 COLUMNS = (
@@ -17,12 +17,7 @@ COLUMNS = (
 
 def read_cases(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Every training below a folder. Raises EpisodeDataError when there is none."""
-    found = []
-    for path in sorted(folder.rglob("case.json")):
-        try:
-            found.append((path.parent, json.loads(path.read_text())))
-        except json.JSONDecodeError as error:
-            raise EpisodeDataError(f"{path} is not whole JSON ({error}); delete it, or train again.") from error
+    found = [(path.parent, read_json_object(path)) for path in sorted(folder.rglob("case.json"))]
     if not found:
         raise EpisodeDataError(
             f"No trained policies under {folder}; train one with: failsight train-policy --data FOLDER"

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,9 +33,11 @@ class CollectOptions:
 
 
 def versions() -> dict[str, str]:
-    """Versions that can change a result."""
-    names = ("numpy", "torch", "mujoco", "pyarrow")
-    found = {name: importlib.metadata.version(name) for name in names}
+    """Versions that can change a result, of what is installed."""
+    found = {}
+    for name in ("numpy", "torch", "mujoco", "pyarrow"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return {"failsight": failsight.__version__, "python": platform.python_version(), **found}
 
 

@@ -7,7 +7,6 @@ policy; the table says what weights learned on the other policies alone are wort
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from failsight.core.errors import EpisodeDataError, FailsightError
 from failsight.core.specs import Access
+from failsight.core.textfiles import read_json
 from failsight.core.types import Array
 from failsight.episodes.run import Run
 from failsight.evaluation.bench_figures import bootstraps, rankings
@@ -30,9 +30,8 @@ from failsight.recipes.log_fitting import LogFitOptions, fit_with, read_data
 def read_listing(path: Path) -> list[Path]:
     """Run folders of a JSON list. Raises FailsightError when it is not one of at least two."""
     try:
-        data = json.loads(path.read_text())
-        runs = [Path(entry["run"] if isinstance(entry, dict) else entry) for entry in data]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        runs = [Path(entry["run"] if isinstance(entry, dict) else entry) for entry in read_json(path)]
+    except (EpisodeDataError, KeyError, TypeError) as error:
         raise FailsightError(
             f'{path} is not a JSON list of run folders such as ["runs/a", "runs/b"] ({error}).'
         ) from error

@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from failsight.core.demonstrations import DemonstrationSet
-from failsight.core.errors import FailsightError
+from failsight.core.errors import EpisodeDataError, FailsightError
+from failsight.core.foreign import read_text
+from failsight.core.ranges import require_fields
 from failsight.core.rng import keyed_rng
+from failsight.core.textfiles import read_json_object
 from failsight.core.types import Array
 from failsight.episodes.meta import write_text_atomic
 from failsight.policies.vla.config import vocabulary_of
@@ -107,6 +110,8 @@ def train(
     import torch
     from accelerate import PartialState
 
+    require_fields(options)
+
     processes = PartialState(cpu=not torch.cuda.is_available())
     phrasings = None if options.paraphrases is None else read_paraphrases(options.paraphrases)
     with processes.main_process_first():  # the others find the converted data
@@ -144,9 +149,9 @@ def train(
 def read_paraphrases(path: Path) -> dict[str, list[str]]:
     """Raises FailsightError when the file is not a table of wordings."""
     try:
-        table = json.loads(path.read_text())
-        return {str(key): [str(v) for v in values] for key, values in table.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        table = read_json_object(path)
+        return {key: [read_text(v, f"{path}, {key!r}") for v in values] for key, values in table.items()}
+    except (EpisodeDataError, TypeError) as error:
         raise FailsightError(
             f"{path} is not a JSON object of instruction -> list of other wordings ({error})."
         ) from error
@@ -155,7 +160,7 @@ def read_paraphrases(path: Path) -> dict[str, list[str]]:
 def write_case(folder: Path, config: VLAConfig, options: TrainConfig, **facts: object) -> None:
     """`case.json`: one row of `failsight cases`. Facts of an earlier state stay."""
     path = folder / "case.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = read_json_object(path) if path.is_file() else {}
     known |= {
         "name": folder.name,
         "date": config.provenance.get("date", ""),
@@ -183,5 +188,5 @@ def write_case(folder: Path, config: VLAConfig, options: TrainConfig, **facts: o
 def note_success(folder: Path, figures: Mapping[str, object]) -> None:
     """Add closed-loop figures to a case."""
     path = folder / "case.json"
-    known = json.loads(path.read_text()) if path.is_file() else {"name": folder.name}
+    known = read_json_object(path) if path.is_file() else {"name": folder.name}
     write_text_atomic(path, json.dumps({**known, **figures}, indent=1))

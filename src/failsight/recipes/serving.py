@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from failsight.core.errors import EpisodeDataError, FailsightError
+from failsight.core.textfiles import read_text_file
 from failsight.evaluation.intervals import proportion
 from failsight.recipes.adapters import make_policy
 from failsight.recipes.evaluators import chains
@@ -38,11 +39,11 @@ def outcome_table(path: Path, chain: int) -> tuple[tuple[str, ...], list[tuple[s
     Raises EpisodeDataError when the file is missing or damaged.
     """
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines() if line]
+        rows = [json.loads(line) for line in read_text_file(path).splitlines() if line]
         known = [
             (row["session"], row["prompt"], row["outcome"] == "success") for row in rows if row["outcome"] != "unknown"
         ]
-    except (OSError, ValueError, KeyError) as error:
+    except (EpisodeDataError, ValueError, KeyError, TypeError) as error:
         raise EpisodeDataError(f"{path} is not an outcome file of failsight serve ({error}).") from error
     unknown = len(rows) - len(known)
     if chain:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from failsight.core.errors import EpisodeDataError, StorageError
+from failsight.core.errors import EpisodeDataError
+from failsight.core.textfiles import read_json_object
+from failsight.episodes.meta import write_text_atomic
 from failsight.reports import detectors, figures, studies
 from failsight.reports.verdict import claims, number
 
@@ -38,19 +40,34 @@ ROW_MEANING = {
 def write_report(folder: Path) -> Path:
     """Write `report.html` beside `summary.json`; returns its path.
 
-    Raises EpisodeDataError when the folder has no summary, StorageError when it cannot be written.
+    Raises EpisodeDataError when the folder has no readable summary, StorageError when it cannot be written.
     """
+    summary = read_summary(folder)
+    target = folder / "report.html"
+    with readable(folder / "summary.json"):
+        page = _page(summary, folder)
+    write_text_atomic(target, page)
+    return target
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """`summary.json` of an experiment folder. Raises EpisodeDataError when it is missing or no JSON object."""
     path = folder / "summary.json"
     if not path.is_file():
         raise EpisodeDataError(f"{folder} has no summary.json; make one with: failsight run demo, or failsight fit RUN")
-    summary = json.loads(path.read_text())
-    target = folder / "report.html"
+    return read_json_object(path)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """A summary of somebody else lacks what a page shows: EpisodeDataError names the file and what is missing."""
     try:
-        page = _page(summary, folder)
-        target.write_text(page)
-    except OSError as error:
-        raise StorageError(f"Cannot write {target}: {error.strerror}.") from error
-    return target
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, jinja2.UndefinedError, OSError) as error:
+        raise EpisodeDataError(
+            f"{path} is not a summary that failsight wrote, or its pictures are gone ({type(error).__name__}: {error}); "
+            "make it again with: failsight run NAME"
+        ) from error
 
 
 def _page(summary: Mapping[str, Any], folder: Path) -> str:
@@ -65,7 +82,7 @@ def render(summary: Mapping[str, Any], pictures: Path) -> str:
     index_file = pictures / "pictures.json"
     index: dict[str, Any] = {"types": {}, "cases": [], "threshold": 0}
     if index_file.is_file():
-        index = json.loads(index_file.read_text())
+        index = read_json_object(index_file)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("failsight.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 
 from failsight.core.types import Array
+from failsight.sims.headless import explained
 
 
 class Cameras:
@@ -23,9 +24,13 @@ class Cameras:
         self._renderer: mujoco.Renderer | None = None
 
     def image(self, data: mujoco.MjData, camera: str) -> Array:
-        """(H, W, 3) uint8. Body poses must be fresh (`mj_kinematics`): after a step they lag one substep."""
+        """(H, W, 3) uint8. Body poses must be fresh (`mj_kinematics`): after a step they lag one substep.
+
+        Raises RenderingError where no context can be made.
+        """
         if self._renderer is None:
-            self._renderer = mujoco.Renderer(self._model, *self._size)
+            with explained():
+                self._renderer = mujoco.Renderer(self._model, *self._size)
             atexit.register(self.close)  # before MuJoCo terminates EGL, else its destructor complains
             self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0

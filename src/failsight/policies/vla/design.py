@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.core.ranges import Between, Count, Share
 from failsight.core.specs import ActionSpec, ObservationSpec
 
 HeadKind = Literal["fc", "lstm", "gpt", "discrete", "flow"]
@@ -39,22 +40,22 @@ class BackboneConfig:
     """Of a hub id."""
     tuning: Tuning = "full"
     """full: everything; lora: frozen plus low-rank updates; frozen: only new tokens and the heads."""
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    action_tokens: int = 1
+    lora_rank: Count = 16
+    lora_alpha: Count = 32
+    lora_dropout: Share = 0.0
+    action_tokens: Count = 1
     """Learnable tokens read at the end of every frame."""
     layers: tuple[int, ...] = (-1,)
     """Hidden layers read at the action tokens; -1 is the last one, after the final norm."""
-    image_size: int = 0
+    image_size: Annotated[int, Between(0, 8192)] = 0
     """Pixels per side fed to the backbone; 0: what its vision tower was built for (`tiny`: the camera's)."""
     checkpointing: bool = False
     """Gradient checkpointing: less memory, one more forward pass."""
     prompt: str = ""
     """Template with {images}, {instruction} and {act}; empty: the family's own."""
-    width: int = 160
+    width: Count = 160
     """`tiny` only."""
-    depth: int = 3
+    depth: Count = 3
     """`tiny` only."""
 
 
@@ -63,11 +64,11 @@ class HeadConfig:
     """What turns features into action chunks."""
 
     kind: HeadKind = "lstm"
-    width: int = 256
-    depth: int = 2
+    width: Count = 256
+    depth: Count = 2
     """Layers of LSTM or GPT; blocks of flow."""
-    flow_steps: int = 6
-    samples: int = 8
+    flow_steps: Count = 6
+    samples: Count = 8
     """Chunks drawn per inference by the flow head."""
 
 
@@ -76,10 +77,10 @@ class HistoryConfig:
     """What a policy sees of the past: frames at t, t - stride, ..., and where they are joined."""
 
     kind: HistoryKind = "policy-head"
-    window: int = 8
-    stride: int = 1
+    window: Count = 8
+    stride: Count = 1
     """Control steps between two frames; also the actions executed per inference, so training and running agree."""
-    decay: float = 1.0
+    decay: Annotated[float, Between(0, 1)] = 1.0
     """Loss weight of a frame is decay ** (its age in frames)."""
 
 
@@ -87,13 +88,13 @@ class HistoryConfig:
 class FailureConfig:
     """A failure head beside the action head: p_fail, time to failure, re-plan request."""
 
-    alpha: float = 0.1
+    alpha: Annotated[float, Between(0, 1000)] = 0.1
     """Weight in the total loss."""
-    gradient: float = 0.0
+    gradient: Share = 0.0
     """Share of the head's gradient that reaches the policy. At 1 a policy that is trained in full memorises which
     training episodes failed (`run failure-head`); at 0 the head reads the policy and changes nothing in it."""
-    width: int = 64
-    horizon_s: float = 2.0
+    width: Count = 64
+    horizon_s: Annotated[float, Between(0, 3600)] = 2.0
     """A re-plan is requested when failure is nearer than this."""
 
 

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from failsight.core.ranges import Between, Count, Number, Seed, Share
 
 Sampling = Literal["random", "sequential"]
 Schedule = Literal["constant", "cosine", "step"]
+Strength = Annotated[float, Between(0, 100)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
     """Dials of one training, counted in steps, so that the result does not depend on the machine's load."""
 
-    steps: int = 2000
-    batch: int = 32
+    steps: Count = 2000
+    batch: Count = 32
     """Windows per process and micro-step."""
-    accumulate: int = 1
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
+    accumulate: Count = 1
+    learning_rate: Annotated[float, Between(0, 100, open=True)] = 1e-3
+    weight_decay: Annotated[float, Between(0, 100)] = 1e-3
     schedule: Schedule = "cosine"
-    warmup: int = 100
-    clip: float = 1.0
-    seed: int = 0
+    warmup: Number = 100
+    clip: Annotated[float, Between(0, 1e6, open=True)] = 1.0
+    seed: Seed = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
     sampling: Sampling = "random"
-    evaluate_every: int = 250
-    save_every: int = 250
+    evaluate_every: Count = 250
+    save_every: Count = 250
     best_by: Literal["validation", "success"] = "validation"
     train: Literal["all", "heads", "failure"] = "all"
-    threads: int = 0
+    threads: Annotated[int, Between(0, 1024)] = 0
     """Torch threads; 0 leaves them alone."""
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
-    validation_windows: int = 512
+    validation_windows: Count = 512
     """Most windows in a validation loss (evenly spaced)."""
 
 
@@ -40,19 +43,19 @@ class FitConfig:
 class Augment:
     """Strengths; 0 switches one off. One draw per window: all its frames change alike."""
 
-    shift_px: int = 3
+    shift_px: Annotated[int, Between(0, 1024)] = 3
     """Random shift of the image, edges repeated (RoboVLMs pads 10 of 224)."""
-    crop: float = 0.0
+    crop: Annotated[float, Between(0, 0.45)] = 0.0
     """Largest share cut off each side before scaling back."""
-    gain: float = 0.2
-    tint: float = 0.08
-    offset: float = 0.06
-    action_noise: float = 0.0
+    gain: Strength = 0.2
+    tint: Strength = 0.08
+    offset: Strength = 0.06
+    action_noise: Strength = 0.0
     """Deviation added to continuous targets, in normalised units."""
-    state_noise: float = 0.02
-    state_dropout: float = 0.1
+    state_noise: Strength = 0.02
+    state_dropout: Share = 0.1
     """Chance that a window's state is blanked, so that the policy does not lean on it alone."""
-    paraphrase: float = 0.5
+    paraphrase: Share = 0.5
     """Chance of another wording, where the data set has a table."""
-    reset: float = 0.05
+    reset: Share = 0.05
     """Chance of the prompt-reset token where nobody re-instructed, so that it is known and does no harm."""

@@ -3,8 +3,6 @@
 Without `--no-deps` pip would replace our MuJoCo by the older one it pins; with ours it runs (checked with 3.8.1).
 """
 
-import os
-import sys
+from failsight.sims.headless import choose_backend
 
-if sys.platform.startswith("linux") and "DISPLAY" not in os.environ:
-    os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported: headless rendering by default
+choose_backend()

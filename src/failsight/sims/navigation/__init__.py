@@ -1,12 +1,10 @@
 """A wheeled robot in a room: MuJoCo, primitive geoms, boxes to go around and a bottle to reach."""
 
-import os
-import sys
-
-if sys.platform.startswith("linux") and "DISPLAY" not in os.environ:
-    os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported: headless rendering by default
-
 import gymnasium
+
+from failsight.sims.headless import choose_backend
+
+choose_backend()
 
 ENV_ID = "failsight/Navigation-v0"
 
