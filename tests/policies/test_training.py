@@ -15,7 +15,7 @@ import torch
 from lattice_data import make_config, make_data, save_family
 
 from failsight.core.errors import FailsightError, SpecMismatchError
-from failsight.policies.vla.backbone import resolve_source
+from failsight.policies.vla.base import resolve_source
 from failsight.policies.vla.design import BackboneConfig, FailureConfig
 from failsight.policies.vla.fit import Hooks, Split, fit
 from failsight.policies.vla.model import VLAModel
@@ -87,6 +87,54 @@ def test_two_processes_equal_one_with_the_doubled_batch(data, tmp_path, head, hi
     assert len(one) == len(two) == 6
     np.testing.assert_allclose(two, one, rtol=1e-4)
     np.testing.assert_allclose(valid_two["valid_total"], valid_one["valid_total"], rtol=1e-3)
+
+
+JUDGED = """
+import sys; sys.path.insert(0, {tests!r})
+import json, os, time
+from pathlib import Path
+from lattice_data import make_config
+from failsight.core.demonstrations import load_demonstrations
+from failsight.core.errors import FailsightError
+from failsight.policies.vla.options import FitConfig
+from failsight.policies.vla.fit import Hooks, Split, fit
+data, rank = load_demonstrations(Path({data!r})), os.environ["RANK"]
+out = Path({out!r})
+def success(folder):
+    assert rank == "0", "only the first process drives"
+    time.sleep(2.0)  # longer than the collectives' patience below
+    if {broken}:
+        raise ValueError("the simulator broke")
+    return {{2: 0.25, 4: 0.75, 6: 0.5}}[len((out / "losses.jsonl").read_text().splitlines()) - (0, 1, 2)[calls.pop(0)]]
+calls = [0, 1, 2]
+import datetime, torch.distributed as dist
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=1.5))
+options = FitConfig(steps=6, batch=2, warmup=1, evaluate_every=2, save_every=6, tracker="none", best_by="success")
+config = make_config(data, "tiny", "", "fc", "one-step", "full")
+try:
+    fitted = fit(data, config, options, Split((0, 1), (2,)), out, hooks=Hooks(success=success))
+    said = [fitted.best_step, fitted.best_value]
+except FailsightError as error:
+    said = str(error)
+(out / f"said-{{rank}}.json").write_text(json.dumps(said))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [False, True])
+def test_two_processes_wait_for_one_that_drives_and_share_what_it_finds(data, tmp_path, broken):
+    script, out = tmp_path / "judged.py", tmp_path / "out"
+    out.mkdir()
+    tests = str(Path(__file__).parent)
+    script.write_text(JUDGED.format(tests=tests, data=str(data.folder), out=str(out), broken=broken))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    subprocess.run([*launcher, str(script)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+    said = [json.loads((out / f"said-{rank}.json").read_text()) for rank in (0, 1)]
+    assert said[0] == said[1]
+    assert ("the simulator broke" in said[0]) if broken else said[0] == [4, 0.75]
 
 
 @pytest.mark.slow

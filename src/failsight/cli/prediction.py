@@ -78,9 +78,11 @@ def fit(
         band: judge the evidence against a band over time instead of one level (detectors on logs).
     """
     from failsight.episodes.run import Run
+    from failsight.recipes.fitting import refuse_log_options
     from failsight.recipes.log_fitting import LogFitOptions
 
     if run_folder.suffix == ".json":
+        refuse_log_options("a fit over several runs", isotonic=isotonic, band=band, detector=detector is not None)
         _fit_many(run_folder, bundle or run_folder.with_suffix(""), alpha, seed)
         return
     store = Run(run_folder)
@@ -98,6 +100,7 @@ def fit(
             ),
         )
     else:
+        refuse_log_options("the hazard model of our own runs", isotonic=isotonic, band=band)
         _fit_own(store, target, alpha, seed)
 
 

@@ -40,7 +40,8 @@ def train(
 
     fitted = run(data, config, out, progress=progress)
     if first:
-        console.print(f"checkpoint {fitted.best} (step {fitted.best_step}, {fitted.best_value:.4g})")
+        chosen = "" if config.fit.best_by == "last" else f", {config.fit.best_by} {fitted.best_value:.4g}"
+        console.print(f"checkpoint {fitted.best} (step {fitted.best_step}{chosen})")
 
 
 if __name__ == "__main__":

@@ -85,10 +85,13 @@ def train_policy(
 
 
 def _train_one(data: Path, folder: Path, config: TrainConfig, simulator: str, trials: int, workers: int) -> None:
-    from failsight.recipes.evaluators import drive_and_note, require_simulator, success_in
-    from failsight.recipes.policy_training import train
+    from functools import partial
+
+    from failsight.recipes.evaluators import drive_and_note, require_drivable, require_simulator, success_in
+    from failsight.recipes.policy_training import settle_choice, train
 
     require_simulator(simulator)
+    config = settle_choice(config, bool(simulator))
     reporter = RichReporter()
     reporter.stage(f"training in {folder}")
     tick = reporter.count(config.fit.steps)
@@ -102,10 +105,10 @@ def _train_one(data: Path, folder: Path, config: TrainConfig, simulator: str, tr
 
     try:
         judge = success_in(simulator, trials, workers) if simulator and config.fit.best_by == "success" else None
-        fitted = train(data, config, folder, progress=progress, success=judge)
-        console.print(
-            f"checkpoint {fitted.best} (step {fitted.best_step}, {config.fit.best_by} {fitted.best_value:.4g})"
-        )
+        check = partial(require_drivable, simulator)
+        fitted = train(data, config, folder, progress=progress, success=judge, check=check)
+        by = "the last" if config.fit.best_by == "last" else f"{config.fit.best_by} {fitted.best_value:.4g}"
+        console.print(f"checkpoint {fitted.best} (step {fitted.best_step}, {by})")
         if simulator:
             reporter.stage(f"driving in {simulator}")
             print_table(*drive_and_note(fitted.best, folder, simulator, trials, workers))

@@ -16,6 +16,9 @@ from failsight.episodes.meta import EpisodeMeta
 from failsight.episodes.parquet import read_frame, write_frame
 from failsight.episodes.run import Run
 
+WITH_EVENTS = ("tabletop", "navigation", "navigation-2d")
+"""Simulators whose events the labelers understand."""
+
 
 def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
     """Label every scored episode and write the table."""
@@ -42,8 +45,8 @@ def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
 
 
 def labeler_name(run: Run) -> str:
-    """Logs of others, and simulators without events, know their outcome only; our own runs have events."""
-    return "outcome" if run.meta.signals or run.meta.sim in ("metaworld", "libero") else "events"
+    """Where events are known to mean a failure type; every other simulator, and logs, know their outcome only."""
+    return "events" if run.meta.sim in WITH_EVENTS and not run.meta.signals else "outcome"
 
 
 def read_labels(run: Run) -> dict[int, Labels]:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from failsight.core.contracts import Context, Intervention
+from failsight.core.errors import UnknownNameError
 from failsight.core.harm import CollisionRule
 from failsight.core.rng import keyed_rng
 from failsight.core.types import Decision, DecisionKind, EpisodeKey, Outcome, Verdict
@@ -32,6 +33,8 @@ RUNGS: Mapping[str, Callable[[], Intervention]] = {
 }
 AUTONOMOUS = ("slow", "retry")
 LADDER_ORDER = (*AUTONOMOUS, "takeover")
+LADDERS: Mapping[str, tuple[str, ...]] = {"ladder": LADDER_ORDER, "ladder_auto": AUTONOMOUS}
+ARMS = ("placebo", *RUNGS, *LADDERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,16 @@ class ArmPlan:
     gate: tuple[GateEntry, ...] = ()
     placebo_steps: tuple[int | None, ...] = ()
     """Triggers of the calibration episodes; the placebo draws from them."""
+
+    def __post_init__(self) -> None:
+        for name in self.arms:
+            require_arm(name)
+
+
+def require_arm(name: str) -> None:
+    """Raises UnknownNameError with the nearest arms."""
+    if name not in ARMS:
+        raise UnknownNameError("arm", name, ARMS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +89,13 @@ class Forced:
 
 
 def make_arm(name: str, gate: Sequence[GateEntry]) -> Intervention:
-    """A fresh intervention for an arm name."""
+    """A fresh intervention for an arm name. Raises UnknownNameError with the nearest ones."""
+    require_arm(name)
     if name == "placebo":
         return Forced(Retry())
     if name in RUNGS:
         return RUNGS[name]()
-    order = LADDER_ORDER if name == "ladder" else AUTONOMOUS
+    order = LADDERS[name]
     entries = {entry.rung: entry for entry in gate}
     return Ladder({rung: RUNGS[rung]() for rung in order}, order, entries)
 
@@ -175,7 +189,12 @@ def gate_from(records: Sequence[ForkRecord]) -> tuple[GateEntry, ...]:
 
 
 def paired(records: Sequence[ForkRecord], arm: str) -> tuple[list[PairedEpisode], list[PairedEpisode]]:
-    """Doing nothing and the arm on every episode; where the arm never fired the two are the same episode."""
+    """Doing nothing and the arm on every episode; where the arm never fired the two are the same episode.
+
+    Raises UnknownNameError for an arm that does not exist, which would differ from nothing nowhere.
+    """
+    if arm != "none":
+        require_arm(arm)
     none = [r.none for r in records]
     with_arm = [r.arms.get(arm, replace(r.none, triggered=False)) for r in records]
     return none, with_arm

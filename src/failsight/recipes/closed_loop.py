@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from failsight.core.contracts import Policy
+from failsight.core.errors import UnknownNameError
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import EpisodeKey, Observation, Outcome, Perturbation, PolicyOutput, Task
 from failsight.evaluation.intervals import Estimate, proportion
@@ -28,6 +29,12 @@ Change = Literal["none", "blank-instruction", "swapped-instruction", "frozen-his
 CHANGES: tuple[Change, ...] = ("none", "blank-instruction", "swapped-instruction", "frozen-history")
 BLANK = "go"
 """An instruction that says nothing about the task."""
+
+
+def require_change(name: str) -> None:
+    """Raises UnknownNameError with the nearest changes."""
+    if name not in CHANGES:
+        raise UnknownNameError("change of a policy", name, CHANGES)
 
 
 class Drive(NamedTuple):
@@ -45,7 +52,8 @@ class Altered:
     """A policy that is told something else, or remembers nothing but the present."""
 
     def __init__(self, policy: Policy, change: Change, other: Callable[[Task], str]) -> None:
-        """`other`: the instruction of another task, for `swapped-instruction`."""
+        """`other`: the instruction of another task, for `swapped-instruction`. Raises UnknownNameError."""
+        require_change(change)
         self._policy, self._change, self._other = policy, change, other
         self.action_spec, self.observation_spec = policy.action_spec, policy.observation_spec
         self.fingerprint, self.execute = f"{policy.fingerprint}-{change}", policy.execute
@@ -98,7 +106,10 @@ def closed_loop(
     """Drive every episode of `keys`, in their order.
 
     `keep`: a JSON lines file; drives of the same policy, simulator and change in it are not made again.
+
+    Raises UnknownNameError for a change that does not exist, which would change nothing.
     """
+    require_change(change)
     build = partial(_bench, sim, str(checkpoint), change)
     stamp = {"policy": make_policy(str(checkpoint)).fingerprint, "sim": sim, "change": change}
     drives = {drive.key: drive for drive in _kept(keep, stamp) if drive.key in set(keys)}

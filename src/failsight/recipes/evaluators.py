@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from failsight.core.errors import UnknownNameError
+from failsight.core.specs import require_equal
 from failsight.core.types import EpisodeKey
 from failsight.evaluation.intervals import Estimate, bootstrap
+from failsight.policies.vla.design import VLAConfig
 from failsight.recipes.adapters import make_sim
 from failsight.recipes.closed_loop import CHANGES, Drive, by_task, closed_loop, obeyed, success_of
 from failsight.recipes.experiment import Reporter, ticking
@@ -57,6 +59,21 @@ def require_simulator(name: str) -> None:
     """Raises UnknownNameError with the nearest names; an empty name is no simulator and fine."""
     if name and name not in SIMS:
         raise UnknownNameError("simulator", name, SIMS)
+
+
+def require_drivable(simulator: str, config: VLAConfig) -> None:
+    """Refuse a policy the simulator cannot drive, before anything is trained; an empty name is no simulator and fine.
+
+    Raises FailsightError when the simulator is not installed, SpecMismatchError when the two mean different things.
+    """
+    if not simulator:
+        return
+    sim = make_sim(simulator)
+    try:
+        require_equal("Action specs of policy and simulator", config.action_spec, sim.action_spec)
+        require_equal("Observation specs of simulator and policy", sim.observation_spec, config.observation_spec)
+    finally:
+        sim.close()
 
 
 def success_in(simulator: str, trials: int, workers: int) -> Callable[[Path], float]:

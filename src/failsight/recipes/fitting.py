@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from failsight.core.contracts import Predictor
+from failsight.core.errors import FailsightError
 from failsight.episodes.run import Run
 from failsight.evaluation.scoring import score_all
 from failsight.labels.table import read_labels
@@ -53,6 +54,16 @@ class Fitted:
     """Control: single members, each fitted on its own permutation of the labels."""
     trigger_steps: list[int | None]
     """First trigger of every calibration episode: the rate a placebo has to match."""
+
+
+def refuse_log_options(what: str, **given: bool) -> None:
+    """Refuse options that only a fit of one detector knows, so that none is dropped. Raises FailsightError."""
+    named = [f"--{name}" for name, value in given.items() if value]
+    if named:
+        raise FailsightError(
+            f"{' and '.join(named)} would change nothing in {what}; leave it out, or fit one detector on one run with "
+            "--detector NAME."
+        )
 
 
 def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], None], workers: int = 2) -> Fitted:

@@ -11,6 +11,7 @@ from failsight.recipes.adapters import make_sim
 from failsight.recipes.spread import spread
 from failsight.sims.navigation import scenarios
 
+NAVIGATION = ("navigation", "navigation-2d")
 NAVIGATION_MIXES: dict[str, Mapping[str, float]] = {
     "clean": {"none": 1.0},
     "default": {
@@ -29,14 +30,14 @@ def make_plan(sim: str, tasks: Sequence[str], seeds: Sequence[int], trials: int,
     """Episodes of a simulator; no tasks means all of them. Raises UnknownNameError for anything it does not know."""
     if sim == "tabletop":
         return tabletop.plan(list(tasks) or tabletop.all_tasks(), seeds, trials, mix)
-    if sim in ("metaworld", "libero"):
-        return spread(_installed_tasks(sim, tasks), seeds, trials, _clean(sim, mix))
-    make_sim(sim).close()
-    names = [scenarios.find_scenario(name).id for name in tasks] or list(scenarios.SCENARIOS)
-    return spread(names, seeds, trials, _navigation_mix(mix))
+    if sim in NAVIGATION:
+        names = [scenarios.find_scenario(name).id for name in tasks] or list(scenarios.SCENARIOS)
+        return spread(names, seeds, trials, _navigation_mix(mix))
+    return spread(_own_tasks(sim, tasks), seeds, trials, _clean(sim, mix))
 
 
-def _installed_tasks(sim: str, names: Sequence[str]) -> list[str]:
+def _own_tasks(sim: str, names: Sequence[str]) -> list[str]:
+    """What the simulator itself says it can set; nothing is assumed of one that is new here."""
     env = make_sim(sim)
     known = [task.id for task in env.tasks()]
     env.close()

@@ -22,7 +22,9 @@ from failsight.policies.vla.config import vocabulary_of
 from failsight.policies.vla.design import VLAConfig, require_cell
 from failsight.policies.vla.failure_head import FailureLoss
 from failsight.policies.vla.fit import Fitted, Hooks, Split, fit
+from failsight.policies.vla.judging import require_choice
 from failsight.policies.vla.normalise import statistics
+from failsight.policies.vla.store import read_config
 from failsight.policies.vla.windows import choose_actions
 from failsight.recipes.collecting import commit, versions
 from failsight.recipes.data_sets import open_data
@@ -53,6 +55,8 @@ def make_config(data: DemonstrationSet, options: TrainConfig, split: Split) -> V
     frames = frames_of(data, split.train)
     columns = [data.action_spec.names.index(name) for name in names]
     words = [text for key in data.instructions for text in (key, *data.phrasings.get(key, ()))]
+    inputs = statistics(np.asarray(data.actions)[frames][:, columns], np.asarray(data.states)[frames], options.clip)
+    kept = kept_of(options)
     return VLAConfig(
         backbone=options.backbone,
         head=options.head,
@@ -65,12 +69,27 @@ def make_config(data: DemonstrationSet, options: TrainConfig, split: Split) -> V
         scheme=options.scheme,
         arm_loss=options.arm_loss,
         gripper_ratio=options.gripper_ratio,
-        statistics=statistics(
-            np.asarray(data.actions)[frames][:, columns], np.asarray(data.states)[frames], options.clip
-        ),
-        vocabulary=vocabulary_of(words),
+        statistics=inputs if kept is None else kept.statistics,
+        vocabulary=vocabulary_of(words) if kept is None else kept.vocabulary,
         provenance=provenance(data, options, split),
     )
+
+
+def kept_of(options: TrainConfig) -> VLAConfig | None:
+    """The policy whose inputs keep their meaning: the one a failure head alone is trained on. None otherwise."""
+    alone = options.start is not None and options.fit.train == "failure"
+    return read_config(options.start) if alone and options.start is not None else None
+
+
+def settle_choice(options: TrainConfig, simulator: bool) -> TrainConfig:
+    """The options with what chooses the best checkpoint settled: nothing kept for validation means the last one.
+
+    Raises FailsightError at once for a choice that could never be made.
+    """
+    if options.fit.best_by == "validation" and options.validation_share == 0:
+        options = replace(options, fit=replace(options.fit, best_by="last"))
+    require_choice(options.fit.best_by, 1, simulator)
+    return options
 
 
 def frames_of(data: DemonstrationSet, episodes: Sequence[int]) -> Array:
@@ -105,13 +124,17 @@ def train(
     success: Callable[[Path], float] | None = None,
     failure_loss: FailureLoss | None = None,
     cache: Path | None = None,
+    check: Callable[[VLAConfig], None] = lambda config: None,
 ) -> Fitted:
-    """Train and write `folder/best`, `folder/last`, `folder/case.json`; interrupted, the same call goes on."""
+    """Train and write `folder/best`, `folder/last`, `folder/case.json`; interrupted, the same call goes on.
+
+    `check` refuses, before the first step, a policy that could not be used as planned (driven in a simulator).
+    """
     import torch
     from accelerate import PartialState
 
     require_fields(options)
-
+    options = settle_choice(options, success is not None)
     processes = PartialState(cpu=not torch.cuda.is_available())
     phrasings = None if options.paraphrases is None else read_paraphrases(options.paraphrases)
     with processes.main_process_first():  # the others find the converted data
@@ -120,6 +143,7 @@ def train(
         data = replace(data, phrasings=phrasings)
     split = split_of(data, options.hold_out, options.validation_share, options.fit.seed)
     config = make_config(data, options, split)
+    check(config)
     began = time.monotonic()
     if processes.is_main_process:
         write_case(folder, config, options, state="training")
@@ -141,7 +165,8 @@ def train(
             write_case(folder, config, options, state="interrupted" if stopped else "stopped by an error")
         raise
     if processes.is_main_process:
-        done = {"best_step": fitted.best_step, "best_value": fitted.best_value}
+        value = fitted.best_value
+        done = {"best_step": fitted.best_step, "best_value": value if np.isfinite(value) else None}
         write_case(folder, config, options, state="finished", wall_s=round(time.monotonic() - began, 1), **done)
     return fitted
 

@@ -40,7 +40,7 @@ class TrainConfig:
     hold_out: Names = ()
     """Scenarios kept out of training altogether."""
     validation_share: Annotated[float, Between(0, 0.9)] = 0.1
-    """Share of the other episodes kept for the validation loss."""
+    """Share of the other episodes kept for the validation loss; 0: none, and the last checkpoint is the best."""
     start: Path | None = None
     """Checkpoint to continue from."""
     paraphrases: Path | None = None

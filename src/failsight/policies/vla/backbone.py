@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from failsight.core.errors import FailsightError
+from failsight.policies.vla.base import resolve_source
 from failsight.policies.vla.design import BackboneConfig
 from failsight.policies.vla.families import Family, Sequences, family_of, find_family
+from failsight.policies.vla.pixels import SYMMETRIC, pixel_scaling, save_scaling
 from failsight.policies.vla.prompts import Composer, pad
+from failsight.policies.vla.whole import lacking, load_adapter, load_all, own_tensors
 
 BINS = 256
 SPECIAL_OFFSET = 10
@@ -56,7 +58,7 @@ class VLMBackbone(nn.Module):
         """`folder` holds `backbone/` of a checkpoint trained in full."""
         super().__init__()
         self.config = config
-        source = resolve_source(config) if folder is None else str(folder)
+        source = resolve_source(config) if folder is None else folder
         model, tokenizer = _load(source, config, from_weights=folder is None)
         self.family = _require_family(config, model.config.model_type)
         self.family.prepare(model)
@@ -79,9 +81,10 @@ class VLMBackbone(nn.Module):
         self._compose = Composer(tokenizer, self.family.image(model.config), templates, new, cameras)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self._side = side
-        mean, std = _pixel_statistics(source, self.family)
-        self.register_buffer("_mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("_std", torch.tensor(std)[:, None, None], persistent=False)
+        own = self.family.name == "openvla"  # its towers normalise by themselves and want [-1, 1]
+        self._scaling = SYMMETRIC if own else pixel_scaling(source, config.pixels)
+        self.register_buffer("_mean", torch.tensor(self._scaling.mean)[:, None, None], persistent=False)
+        self.register_buffer("_std", torch.tensor(self._scaling.std)[:, None, None], persistent=False)
         self.token_width = int(model.config.get_text_config().hidden_size)
         self.width = self.token_width * len(config.layers) * config.action_tokens
         if config.checkpointing:
@@ -155,10 +158,8 @@ class VLMBackbone(nn.Module):
             target.mkdir(parents=True, exist_ok=True)
             self._core.config.save_pretrained(target)
             self.tokenizer.save_pretrained(target)
-            (target / "pixels.json").write_text(
-                json.dumps([self._mean.flatten().tolist(), self._std.flatten().tolist()])
-            )
-            save_file(_own_tensors(self._core), target / "weights.safetensors")
+            save_scaling(self._scaling, target)
+            save_file(own_tensors(self._core), target / "weights.safetensors")
             return
         self.model.save_pretrained(folder / "adapter")
         path = folder / "adapter" / "adapter_config.json"
@@ -168,23 +169,11 @@ class VLMBackbone(nn.Module):
         self.tokenizer.save_pretrained(folder / "processor")
 
     def restore(self, folder: Path) -> None:
-        """Weights written by `save`."""
-        from peft import set_peft_model_state_dict
-        from safetensors.torch import load_file
-
+        """Weights written by `save`. Raises FailsightError when there are fewer or others than this model has."""
         if self.config.tuning == "full":
-            self._core.load_state_dict(load_file(folder / "backbone" / "weights.safetensors"), strict=False)
+            load_all(self._core, folder / "backbone" / "weights.safetensors")
         else:
-            set_peft_model_state_dict(self.model, load_file(folder / "adapter" / "adapter_model.safetensors"))
-
-
-def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """State without the second name of tied tensors, which safetensors refuses."""
-    kept: dict[int, str] = {}
-    for name, value in model.state_dict().items():
-        kept.setdefault(value.data_ptr() or id(value), name)
-    state = model.state_dict()
-    return {name: state[name].contiguous() for name in kept.values()}
+            load_adapter(self.model, folder / "adapter" / "adapter_model.safetensors")
 
 
 def _require_family(config: BackboneConfig, model_type: str) -> Family:
@@ -197,63 +186,28 @@ def _require_family(config: BackboneConfig, model_type: str) -> Family:
     return family
 
 
-def resolve_source(config: BackboneConfig) -> str:
-    """A folder as it is, else a hub id that is cached or can be fetched.
-
-    Raises FailsightError that says which paths were tried and what to type.
-    """
-    path = Path(config.source).expanduser()
-    if (path / "config.json").is_file():
-        return str(path)
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import HFValidationError
-
-    looks_local = config.source.startswith((".", "/", "~")) or config.source.count("/") > 1 or path.exists()
-    if config.source and not looks_local:
-        try:
-            if isinstance(try_to_load_from_cache(config.source, "config.json", revision=config.revision), str):
-                return config.source
-            from transformers import AutoConfig
-
-            AutoConfig.from_pretrained(config.source, revision=config.revision)
-        except (OSError, ValueError, HFValidationError):
-            pass
-        else:
-            return config.source
-    tried = [f"{path.absolute()} ({_why(path)})"]
-    if path.is_symlink():
-        tried.append(f"its link target {path.resolve()} ({_why(path.resolve())})")
-    if config.source and not looks_local:
-        tried.append(f"the hub cache {HF_HUB_CACHE} (no revision {config.revision!r} of it) and the hub itself")
-    raise FailsightError(
-        f"No model found for --backbone.source {config.source!r}. Tried: {'; '.join(tried)}. "
-        f"Fetch it with: hf download {config.source or 'ORG/NAME'}, or give a folder that holds config.json."
-    )
-
-
-def _why(path: Path) -> str:
-    if path.is_dir():
-        return "a folder without config.json"
-    return "a file, not a folder" if path.exists() else "does not exist"
-
-
-def _load(source: str, config: BackboneConfig, from_weights: bool) -> tuple[Any, Any]:
+def _load(source: Path, config: BackboneConfig, from_weights: bool) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, utils
 
     from failsight.policies.vla import prismatic
 
     prismatic.register()
     utils.logging.disable_progress_bar()
+    place, missing = str(source), []
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=config.revision)
+        tokenizer = AutoTokenizer.from_pretrained(place)
         if from_weights:
-            model = AutoModelForImageTextToText.from_pretrained(source, revision=config.revision, dtype=torch.float32)
+            model, report = AutoModelForImageTextToText.from_pretrained(
+                place, dtype=torch.float32, output_loading_info=True
+            )
+            missing = sorted(report["missing_keys"])
         else:
-            model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(source))
-    except (OSError, ValueError, KeyError) as error:
+            model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(place))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FailsightError(f"{source} does not load as a vision-language model: {first}") from error
+    if missing:
+        raise FailsightError(f"{source} {lacking(missing)}; they would start at random. Fetch the whole model.")
     return model.float(), tokenizer
 
 
@@ -312,33 +266,3 @@ def _tune(model: Any, family: Family, config: BackboneConfig, tokens: list[int])
         options = TrainableTokensConfig(target_modules=[name], token_indices=tokens)
     peft_model = get_peft_model(model, options)
     return peft_model, peft_model.get_base_model()
-
-
-def _pixel_statistics(source: str, family: Family) -> tuple[list[float], list[float]]:
-    """Mean and deviation of the checkpoint's own image processor; [-1, 1] scaling where it has none."""
-    saved = Path(source) / "pixels.json"
-    if saved.is_file():
-        mean, std = json.loads(saved.read_text())
-        return mean, std
-    if family.name == "openvla":
-        return [0.5] * 3, [0.5] * 3
-    from transformers.image_processing_utils import BaseImageProcessor
-
-    try:
-        data, _ = BaseImageProcessor.get_image_processor_dict(source)
-    except OSError:
-        data = {}
-    return data.get("image_mean", [0.5] * 3), data.get("image_std", [0.5] * 3)
-
-
-def weights_hash(source: str) -> str:
-    """16 hex digits over the weight files of a folder; the id itself for a hub model (its revision pins it)."""
-    files = sorted(Path(source).glob("*.safetensors")) if source else []
-    if not files:
-        return source
-    digest = hashlib.blake2b(digest_size=8)
-    for path in files:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()

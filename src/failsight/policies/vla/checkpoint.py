@@ -11,11 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from failsight.core.errors import FailsightError
 from failsight.policies.vla.config import TinyConfig
+from failsight.policies.vla.finite import require_finite_weights
 from failsight.policies.vla.network import TinyVLA
 
 
 def save_checkpoint(network: TinyVLA, folder: Path) -> None:
-    """Write the folder; existing files are replaced."""
+    """Write the folder; existing files are replaced. Raises FailsightError when a weight is not finite."""
+    require_finite_weights(network, folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(network.config.as_dict(), indent=1))
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "model.safetensors")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from failsight.core.errors import FailsightError, UnknownNameError
 from failsight.core.ranges import Between, Count, Share
 from failsight.core.specs import ActionSpec, ObservationSpec
+from failsight.policies.vla.pixels import PixelChoice
 
 HeadKind = Literal["fc", "lstm", "gpt", "discrete", "flow"]
 HistoryKind = Literal["one-step", "policy-head", "interleaved"]
@@ -49,6 +50,9 @@ class BackboneConfig:
     """Hidden layers read at the action tokens; -1 is the last one, after the final norm."""
     image_size: Annotated[int, Between(0, 8192)] = 0
     """Pixels per side fed to the backbone; 0: what its vision tower was built for (`tiny`: the camera's)."""
+    pixels: PixelChoice = "checkpoint"
+    """Scaling of pixels: checkpoint: as the model's own image processor says, which must be there; symmetric: to
+    [-1, 1], for a model that comes without one."""
     checkpointing: bool = False
     """Gradient checkpointing: less memory, one more forward pass."""
     prompt: str = ""

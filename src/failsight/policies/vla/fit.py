@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,15 +21,19 @@ from torch import Tensor
 
 from failsight.core.demonstrations import DemonstrationSet
 from failsight.core.errors import FailsightError, StorageError
-from failsight.policies.vla.backbone import weights_hash
+from failsight.core.types import Array
+from failsight.policies.vla.base import base_identity
 from failsight.policies.vla.batch import WindowBatch
 from failsight.policies.vla.design import VLAConfig
 from failsight.policies.vla.failure_head import FailureLoss
+from failsight.policies.vla.finite import better, require_finite_statistics, require_finite_weights
+from failsight.policies.vla.judging import Judge, require_choice
 from failsight.policies.vla.model import VLAModel
 from failsight.policies.vla.options import Augment, FitConfig
+from failsight.policies.vla.precision import Skips, require_precision
 from failsight.policies.vla.sampling import Loader, Plan, flow_draws
 from failsight.policies.vla.schedule import rate
-from failsight.policies.vla.store import continue_from, restore, save_model
+from failsight.policies.vla.store import continue_from, fingerprint, restore, save_model
 from failsight.policies.vla.tracking import Tracker, make_tracker
 from failsight.policies.vla.training_state import load_state, save_state
 from failsight.policies.vla.windows import Windows
@@ -61,7 +65,7 @@ class Fitted(NamedTuple):
     last: Path
     best_step: int
     best_value: float
-    """Validation loss (lowest) or success rate (highest)."""
+    """Validation loss (lowest) or success rate (highest); NaN where the last one was asked for."""
 
 
 def fit(
@@ -87,8 +91,8 @@ def fit(
         start: checkpoint to continue from (other data, or a failure head on a finished policy).
         hooks: progress, success rate, failure loss.
 
-    Raises FailsightError: no training windows, a loss that is not finite (with the windows of that batch), a folder
-    that holds another training.
+    Raises FailsightError: no training windows, nothing to choose the best checkpoint by, a loss or gradient that is not
+    finite (with the windows of that batch), no validation loss that is a number, a folder that holds another training.
     """
     return Training(data, config, options, split, folder, augment, start, hooks or Hooks()).run()
 
@@ -114,12 +118,15 @@ class Training:
         if options.threads:
             torch.set_num_threads(options.threads)
         self.data, self.options, self.folder, self.hooks = data, options, folder, hooks
-        config = replace(config, provenance={**config.provenance, "base_hash": weights_hash(config.backbone.source)})
+        self.split, self.augment, self.start = split, augment, start
+        require_finite_statistics(config.statistics)
+        config = replace(config, provenance={**config.provenance, "base": base_identity(config.backbone)})
         self.config = config
         self.windows = Windows(data, config, split.train, augment)
         self.valid = Windows(data, config, split.valid, None)
         if not len(self.windows):
             raise FailsightError("No training windows: the split leaves no episode to train on.")
+        require_choice(options.best_by, len(self.valid), hooks.success is not None)
         torch.manual_seed(options.seed)
         model = VLAModel(config)
         if start is not None:
@@ -128,6 +135,7 @@ class Training:
         model.failure_loss = hooks.failure_loss
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(self.parameters, options.learning_rate, weight_decay=options.weight_decay)
+        require_precision(options.precision)
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision=options.precision,
@@ -139,6 +147,9 @@ class Training:
         flow = (config.history.window, config.chunk * config.actions) if config.head.kind == "flow" else None
         self.loader = Loader(self.windows, plan, self.accelerator.process_index, flow)
         self.tracker: Tracker = make_tracker(options.tracker if self.main else "none", folder)
+        self.judge = Judge(hooks.success, self.main) if options.best_by == "success" else None
+        self.skips = Skips()
+        self._unsound: set[str] = set()
         self.step, self.best_value, self.best_step = 0, float("nan"), -1
 
     @property
@@ -165,7 +176,19 @@ class Training:
             if self.step % self.options.save_every == 0 or self.step == self.options.steps:
                 self._save()
         self.tracker.close()
-        return Fitted(self.folder / "best", self.folder / "last", self.best_step, self.best_value)
+        return self._left_behind()
+
+    def _left_behind(self) -> Fitted:
+        last = self.folder / "last"
+        if self.options.best_by == "last":
+            return Fitted(last, last, self.step, float("nan"))
+        if self.best_step < 0 and self.step == self.options.steps:
+            places = f" (windows {', '.join(sorted(self._unsound)[:8])})" if self._unsound else ""
+            raise FailsightError(
+                f"No {self.options.best_by} figure of this training was a number{places}, so no checkpoint is the best; "
+                f"the last one is {last}. Look at these episodes with: failsight audit."
+            )
+        return Fitted(self.folder / "best", last, self.best_step, self.best_value)
 
     def _train_step(self, ready: list[Any]) -> dict[str, float]:
         torch.manual_seed(self.options.seed * 1_000_003 + self.step)  # dropout, the only unkeyed draw
@@ -179,14 +202,18 @@ class Training:
         for i, item in enumerate(ready):
             with self._synchronised(i + 1 == len(ready)):
                 losses = self._losses(item.batch, item.draws)
-                self._require_finite(losses["total"], item.batch)
+                shared = self.accelerator.reduce(losses["total"].detach().float(), "mean")
+                self._require_finite(shared, "loss", item.batch.rows.tolist())
                 self.accelerator.backward(losses["total"] / len(ready))
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(ready)
-        if self.options.clip:
-            self.accelerator.clip_grad_norm_(self.parameters, self.options.clip)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.options.clip or float("inf"))
+        if self.accelerator.scaler is None:
+            self._require_finite(norm, "gradient", [row for item in ready for row in item.batch.rows.tolist()])
         self.optimizer.step()
-        return {name: float(self.accelerator.reduce(value, "mean")) for name, value in sums.items()}
+        self.skips.count(bool(self.accelerator.optimizer_step_was_skipped), self.step)
+        values = {name: float(self.accelerator.reduce(value, "mean")) for name, value in sums.items()}
+        return values | ({"skipped_steps": float(self.skips.total)} if self.skips.total else {})
 
     def _synchronised(self, last: bool) -> Any:
         """Gradients travel between processes only with the last micro-batch."""
@@ -202,22 +229,22 @@ class Training:
             )
         return found
 
-    def _require_finite(self, total: Tensor, batch: WindowBatch) -> None:
-        shared = self.accelerator.reduce(total.detach().float(), "mean")
-        if not torch.isfinite(shared):
-            names = self.windows.describe(batch.rows.numpy())
+    def _require_finite(self, value: Tensor, what: str, rows: Sequence[int]) -> None:
+        """`value` is the same in every process, so all of them stop."""
+        if not torch.isfinite(value):
+            names = self.windows.describe(np.array(rows))
             raise FailsightError(
-                f"The loss is not finite at step {self.step}; nothing of this step was kept. Windows of the batch: "
+                f"The {what} is not finite at step {self.step}; nothing of this step was kept. Windows of the batch: "
                 f"{', '.join(names)}. Lower --fit.learning-rate, or look at these episodes with: failsight audit."
             )
 
     # ------------------------------------------------------------------ validation
 
     def validation(self) -> dict[str, float]:
-        """Mean losses over evenly spaced windows of the validation episodes (none: NaN)."""
+        """Mean losses over evenly spaced windows of the validation episodes; empty where there are none."""
         count = min(len(self.valid), self.options.validation_windows)
         if count == 0:
-            return {"action": float("nan"), "total": float("nan")}
+            return {}
         chosen = np.linspace(0, len(self.valid) - 1, count).astype(int)
         self.model.eval()
         sums: dict[str, float] = {}
@@ -228,24 +255,28 @@ class Training:
                 if self.config.head.kind == "flow":
                     size = self.config.chunk * self.config.actions
                     draws = flow_draws(part, -1, 0, self.config.history.window, size)
-                for name, value in self._losses(batch, draws).items():
-                    sums[name] = sums.get(name, 0.0) + float(value) * len(part) / count
+                losses = {name: float(value) for name, value in self._losses(batch, draws).items()}
+                if not np.isfinite(losses["total"]):
+                    self._unsound |= set(self.valid.describe(part[_unsound(batch)]))
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + value * len(part) / count
         return sums
 
     def _evaluate(self) -> None:
         values = {f"valid_{name}": value for name, value in self.validation().items()}
-        score = -values["valid_total"]
-        if self.options.best_by == "success":
-            if self.hooks.success is None:
-                raise FailsightError("Choosing by success needs a simulator; name one with --simulator.")
+        score = -values.get("valid_total", float("nan"))
+        require_finite_weights(self.plain, self.folder / "best")
+        if self.judge is not None:
             if self.main:
                 save_model(self.plain, self.config, self.folder / "candidate")
-                score = values["success"] = self.hooks.success(self.folder / "candidate")
-        self._log(values)
-        best = self.best_value if self.options.best_by == "success" else -self.best_value
-        if self.main and not score <= best:
-            self.best_value, self.best_step = abs(score), self.step
-            save_model(self.plain, self._stamped(values), self.folder / "best")
+            score = values["success"] = self.judge.ask(self.folder / "candidate")
+        if values:
+            self._log(values)
+        sign = 1 if self.judge is not None else -1
+        if self.options.best_by != "last" and better(score, sign * self.best_value):
+            self.best_value, self.best_step = sign * score, self.step
+            if self.main:
+                save_model(self.plain, self._stamped(values), self.folder / "best")
 
     def _stamped(self, values: Mapping[str, float]) -> VLAConfig:
         found = {**values, "step": self.step, "fit": asdict(self.options)}
@@ -254,6 +285,7 @@ class Training:
     # ------------------------------------------------------------------ keeping
 
     def _save(self) -> None:
+        require_finite_weights(self.plain, self.folder / "last")  # in every process, so that none waits for another
         if self.main:
             state = partial(save_state, identity=self._identity(), training=self, scaler=self.accelerator.scaler)
             save_model(self.plain, self.config, self.folder / "last", state)
@@ -263,7 +295,18 @@ class Training:
         """What must be the same for a training to go on."""
         fit = asdict(replace(self.options, threads=0, tracker="none"))
         policy = replace(self.config, provenance={}).as_dict()
-        return {"data": self.data.fingerprint, "settings": json.loads(json.dumps([fit, policy]))}
+        augment = None if self.augment is None else asdict(self.augment)
+        texts = {key: list(values) for key, values in sorted(self.data.phrasings.items())}
+        found = {
+            "data": self.data.fingerprint,
+            "split": self.split,
+            "wordings": texts,
+            "settings": [fit, policy, augment],
+            "base": self.config.provenance["base"],
+            "start": None if self.start is None else fingerprint(self.start),
+        }
+        whole: dict[str, Any] = json.loads(json.dumps(found))
+        return whole
 
     def _resume(self) -> None:
         place = self.folder / "last"
@@ -286,6 +329,12 @@ class Training:
             raise StorageError(f"Cannot write into {self.folder}: {error.strerror}.") from error
         self.tracker.add(self.step, values)
         self.hooks.progress(self.step, values)
+
+
+def _unsound(batch: WindowBatch) -> Array:
+    """(B,) bool: windows with inputs or targets that are not finite; all of them where none has any."""
+    bad = ~(torch.isfinite(batch.states).flatten(1).all(1) & torch.isfinite(batch.target).flatten(1).all(1)).numpy()
+    return bad if bad.any() else np.ones(len(bad), bool)
 
 
 def _cut(path: Path, step: int) -> None:

@@ -30,7 +30,9 @@ class FitConfig:
     sampling: Sampling = "random"
     evaluate_every: Count = 250
     save_every: Count = 250
-    best_by: Literal["validation", "success"] = "validation"
+    best_by: Literal["validation", "success", "last"] = "validation"
+    """Which checkpoint counts as the best: lowest validation loss, highest success rate in a simulator, or simply the
+    last one. Without validation episodes (--validation-share 0) it is the last one."""
     train: Literal["all", "heads", "failure"] = "all"
     threads: Annotated[int, Between(0, 1024)] = 0
     """Torch threads; 0 leaves them alone."""

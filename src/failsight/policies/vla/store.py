@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,15 +24,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from failsight.core.errors import FailsightError, SpecMismatchError, StorageError
-from failsight.policies.vla.backbone import resolve_source, weights_hash
+from failsight.policies.vla.base import require_base
 from failsight.policies.vla.design import VLAConfig
+from failsight.policies.vla.finite import require_finite_statistics, require_finite_weights
 from failsight.policies.vla.model import VLAModel
+from failsight.policies.vla.whole import require_fit
 
 
 def save_model(
     model: VLAModel, config: VLAConfig, folder: Path, extra: Callable[[Path], None] = lambda place: None
 ) -> None:
-    """Write the folder, `extra(folder)` included; it appears whole or not at all, and replaces an older one."""
+    """Write the folder, `extra(folder)` included; it appears whole or not at all, and replaces an older one.
+
+    Raises FailsightError, and leaves an older folder as it is, when a weight or a statistic is not finite.
+    """
+    require_finite_weights(model, folder)
+    require_finite_statistics(config.statistics)
     partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -82,29 +89,20 @@ def load_model(folder: Path, source: str | None = None) -> VLAModel:
     if source is not None:
         config = replace(config, backbone=replace(config.backbone, source=source))
     if config.backbone.family != "tiny" and config.backbone.tuning != "full":
-        _require_base(config, folder)
+        require_base(config.provenance, config.backbone, folder)
     model = VLAModel(config, folder)
     restore(model, folder)
     model.config = config
     return model.eval()
 
 
-def _require_base(config: VLAConfig, folder: Path) -> None:
-    found = weights_hash(resolve_source(config.backbone))
-    wanted = config.provenance.get("base_hash", found)
-    if found != wanted:
-        raise FailsightError(
-            f"{folder} was trained on base weights {wanted} and {config.backbone.source} now holds {found}; "
-            "point --source at the original weights, or train again."
-        )
-
-
 def restore(model: VLAModel, folder: Path) -> None:
     """Weights of a checkpoint into a model of the same configuration. Raises FailsightError when they do not fit."""
     try:
         model.backbone.restore(folder)
-        state = model.state_dict() | load_file(folder / "head.safetensors")
-        model.load_state_dict(state)
+        saved = load_file(folder / "head.safetensors")
+        require_fit(saved, _head_state(model), folder / "head.safetensors")
+        model.load_state_dict(model.state_dict() | saved)
     except (RuntimeError, SafetensorError, OSError, ValueError, KeyError) as error:
         text = str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
         raise FailsightError(
@@ -113,27 +111,48 @@ def restore(model: VLAModel, folder: Path) -> None:
 
 
 def continue_from(model: VLAModel, folder: Path) -> None:
-    """Start a training from another checkpoint. Raises SpecMismatchError when it means other actions or observations."""
+    """Start a training from another checkpoint of the same network; only a failure head may be new.
+
+    Raises SpecMismatchError naming what differs: actions, observations, any part of the cell, the units of its inputs
+    and outputs, the base.
+    """
     other = read_config(folder)
-    for name in ("action_spec", "observation_spec", "chunk", "head", "history"):
-        if getattr(other, name) != getattr(model.config, name):
-            raise SpecMismatchError(
-                f"{folder} cannot be continued: its {name} is {getattr(other, name)}, this training's is "
-                f"{getattr(model.config, name)}."
-            )
+    for name, theirs, ours in _differing(other, model.config):
+        raise SpecMismatchError(f"{folder} cannot be continued: its {name} is {theirs}, this training's is {ours}.")
+    if other.backbone.family != "tiny" and other.backbone.tuning != "full":
+        require_base(other.provenance, model.config.backbone, folder)
     model.backbone.restore(folder)
-    saved = load_file(folder / "head.safetensors")
-    state = model.state_dict()
-    state |= {name: value for name, value in saved.items() if name in state and state[name].shape == value.shape}
-    model.load_state_dict(state)
+    saved, wanted = load_file(folder / "head.safetensors"), _head_state(model)
+    if other.failure is None:
+        wanted = {name: value for name, value in wanted.items() if not name.startswith("failure.")}
+    require_fit(saved, wanted, folder / "head.safetensors")
+    model.load_state_dict(model.state_dict() | saved)
+
+
+def _differing(theirs: VLAConfig, ours: VLAConfig) -> Iterator[tuple[str, object, object]]:
+    """(name, theirs, ours) of what must be equal for weights to keep their meaning."""
+    names = ["action_spec", "observation_spec", "chunk", "head", "history", "use_state", "scheme"]
+    names += ["vocabulary"] if ours.backbone.family == "tiny" else []
+    names += ["failure"] if theirs.failure is not None else []
+    for name in names:
+        if getattr(theirs, name) != getattr(ours, name):
+            yield name, getattr(theirs, name), getattr(ours, name)
+    for name in ("family", "tuning", "lora_rank", "lora_alpha", "action_tokens", "layers", "image_size", "pixels",
+                 "prompt", "width", "depth"):  # fmt: skip
+        if getattr(theirs.backbone, name) != getattr(ours.backbone, name):
+            yield f"backbone.{name}", getattr(theirs.backbone, name), getattr(ours.backbone, name)
 
 
 def fingerprint(folder: Path) -> str:
-    """16 hex digits over configuration (without provenance) and every weight file."""
+    """16 hex digits over all that decides: configuration (of its provenance only the base's identity), every weight file,
+    and what else a backbone trained in full is loaded from.
+    """
     config = json.loads((folder / "config.json").read_text())
-    base = config.pop("provenance", {}).get("base_hash", "")
+    known = config.pop("provenance", {})
+    base = json.dumps(known["base"], sort_keys=True) if "base" in known else known.get("base_hash", "")
     digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode() + base.encode(), digest_size=8)
-    for path in sorted(folder.rglob("*.safetensors")):
-        if path.name != "training.safetensors":
-            digest.update(path.read_bytes())
+    weights = [path for path in sorted(folder.rglob("*.safetensors")) if path.name != "training.safetensors"]
+    whole = folder / "backbone"  # of a policy trained in full: also its configuration, tokenizer and picture scaling
+    for path in (*weights, *sorted(p for p in whole.rglob("*") if p.is_file() and p not in weights)):
+        digest.update(path.read_bytes())
     return digest.hexdigest()

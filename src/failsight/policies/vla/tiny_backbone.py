@@ -19,12 +19,15 @@ from torch.nn import functional as F
 
 from failsight.core.errors import FailsightError
 from failsight.policies.vla.backbone import BINS, Features
+from failsight.policies.vla.base import find_tiny, tiny_weights
 from failsight.policies.vla.design import BackboneConfig
 from failsight.policies.vla.network import Tower
 
 LANGUAGE, KEYPOINTS, WORD = 64, 48, 32
 MAX_WORDS, MAX_BINS = 24, 128
 PAD, UNKNOWN, RESET = 0, 1, 2
+_OWN = ("kinds", "words", "positions", "ages", "bins", "bin_places")
+"""Tables that belong to a data set, a window or a head; a checkpoint of others may have none, or of another size."""
 
 
 class Block(nn.Module):
@@ -178,25 +181,24 @@ def _tune(network: TinyBackbone, config: BackboneConfig) -> None:
 def start_from(network: TinyBackbone, folder: Path) -> None:
     """Copy what a `tiny` checkpoint shares with this backbone: towers, language, transformer and known words.
 
-    A camera the checkpoint does not have starts from its first one. Raises FailsightError when there is no checkpoint.
+    A camera the checkpoint does not have starts from its first one. Raises FailsightError when there is no checkpoint,
+    or one of another width or depth.
     """
-    if not (folder / "config.json").is_file():
-        shipped = Path(__file__).parent / "checkpoints" / folder.name
-        if not (shipped / "config.json").is_file():
-            raise FailsightError(
-                f"No tiny checkpoint in {folder.absolute()}; tabletop-strong and tabletop-weak are built in."
-            )
-        folder = shipped
-    data = json.loads((folder / "config.json").read_text())
-    weights = folder / ("model.safetensors" if data["type"] == "tiny" else "backbone.safetensors")
-    if not weights.is_file():
-        raise FailsightError(f"{folder} has no tiny backbone (looked for {weights.name}).")
+    folder = find_tiny(folder)
+    data, weights = json.loads((folder / "config.json").read_text()), tiny_weights(folder)
     old = _renamed(load_file(weights))
     state = network.state_dict()
     for name, value in state.items():
         source = re.sub(r"^towers\.\d+", "towers.0", name) if name not in old else name
-        if source in old and old[source].shape == value.shape and not name.startswith(("kinds", "words")):
+        same = source in old and old[source].shape == value.shape
+        if same and not name.startswith(("kinds", "words")):
             state[name] = old[source]
+        elif not name.startswith(_OWN):
+            there = tuple(old[source].shape) if source in old else "not there"
+            raise FailsightError(
+                f"{weights} cannot start this backbone: {name} is {tuple(value.shape)} here and {there}; "
+                "set --backbone.width and --backbone.depth to the checkpoint's."
+            )
     known = {word: i for i, word in enumerate(data["vocabulary"])}
     first = 2 if data["type"] == "tiny" else RESET + 1
     for word, row in network._index.items():

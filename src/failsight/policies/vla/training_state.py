@@ -23,14 +23,23 @@ class Resumable(Protocol):
 
 
 def save_state(place: Path, identity: dict[str, Any], training: Resumable, scaler: Any) -> None:
-    """Write `training.safetensors` and `training.json` into a checkpoint folder."""
+    """Write `training.safetensors` and `training.json` into a checkpoint folder.
+
+    Raises FailsightError when the optimizer holds a number that is not finite: it would never recover.
+    """
     tensors: dict[str, Tensor] = {}
     for index, entries in training.optimizer.state_dict()["state"].items():
         tensors |= {f"{index}.{name}": torch.as_tensor(value).contiguous() for name, value in entries.items()}
+    bad = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise FailsightError(
+            f"The optimizer holds numbers that are not finite at step {training.step} ({bad[0]}); nothing of this step "
+            "was kept. Lower --fit.learning-rate, or raise --fit.clip from 0."
+        )
     save_file(tensors, place / "training.safetensors")
     data = {
         "step": training.step,
-        "best_value": training.best_value,
+        "best_value": None if training.best_step < 0 else training.best_value,
         "best_step": training.best_step,
         "identity": identity,
         "scaler": None if scaler is None else scaler.state_dict(),
@@ -42,13 +51,13 @@ def load_state(place: Path, identity: dict[str, Any], training: Resumable, scale
     """Inverse of `save_state`. Raises FailsightError when the folder holds a training of other data or settings."""
     data = json.loads((place / "training.json").read_text())
     known = data["identity"]
-    for name in ("data", "settings"):
+    for name in identity:
         if known.get(name) != identity[name]:
             raise FailsightError(
                 f"{place.parent} holds a training with other {name}; choose another --out, or delete it."
             )
-    training.step, training.best_value = data["step"], data["best_value"]
-    training.best_step = data["best_step"]
+    training.step, training.best_step = data["step"], data["best_step"]
+    training.best_value = float("nan") if data["best_value"] is None else data["best_value"]
     entries: dict[int, dict[str, Tensor]] = {}
     for name, value in load_file(place / "training.safetensors").items():
         index, _, key = name.partition(".")
