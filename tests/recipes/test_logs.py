@@ -1,6 +1,7 @@
 """The user's path on logs, the comparison, and what is refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from conftest import LOG_COLUMNS, LOG_NAMES, Quiet, log_sequences, make_log_run, write_json_log
 
 from failsight.cli.main import main
-from failsight.core.errors import BundleError, CalibrationError, EpisodeDataError, FailsightError
+from failsight.core.errors import BundleError, CalibrationError, EpisodeDataError, FailsightError, StorageError
 from failsight.core.types import Task
 from failsight.episodes.logged import Log, LoggedEpisode, LogOrigin, store_log
 from failsight.episodes.run import Run
@@ -19,6 +20,8 @@ from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import label_run
 from failsight.monitor.bundle import load_monitor
 from failsight.monitor.trigger import TriggerRule
+from failsight.recipes.bench_logs import import_logs
+from failsight.recipes.bench_options import BenchOptions
 from failsight.recipes.bench_real import find_data, run_bench_real
 from failsight.recipes.evaluating import compare_detectors, evaluate_bundle, explain_episode, leak_report
 from failsight.recipes.log_fitting import LogFitOptions, first_trigger, fit_log, read_data, require_enough
@@ -354,6 +357,65 @@ def test_few_tasks_and_one_sided_logs_are_left_out_by_name(tmp_path, monkeypatch
     assert set(row) == {"two"}
     assert "early_unseen" not in row["two"]
     assert row["two"]["early_within_folds"]["value"] > 70
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("bench")
+def test_one_bad_folder_does_not_end_the_comparison(tmp_path, monkeypatch):
+    monkeypatch.setattr("failsight.recipes.bench_real.ABLATION", {})
+    write_json_log(tmp_path / "data/good", count=80, tasks=2)
+    (write_json_log(tmp_path / "data/bad", count=9) / "task_1.jsonl").write_text("[" * 100_000)
+    (tmp_path / "data/odd/task.jsonl").mkdir(parents=True)
+    options = BenchOptions(detectors=("running_mean",), protocols=("folds",), splits=2)
+    report = run_bench_real(tmp_path / "out", 1, Quiet(), tmp_path / "data", options)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert set(summary["datasets"]) == {"good"}
+    assert "task_1.jsonl:1 is nested too deeply" in summary["left_out"]["bad"]
+    assert "task.jsonl is not a file" in summary["left_out"]["odd"]
+    assert "bad is left out" in report.read_text()
+    assert summary["command"].endswith("--detectors running_mean --protocols folds --splits 2")
+    scores = {str(p.relative_to(tmp_path / "out/scores/good")) for p in (tmp_path / "out/scores").rglob("*.npz")}
+    assert {f"running_mean/folds-{k}.npz" for k in (0, 1)} <= scores
+    assert not any("gru" in name or "folds-2" in name or "safe" in name for name in scores)
+    shutil.rmtree(tmp_path / "data/good")
+    with pytest.raises(EpisodeDataError, match=r"No log in .* can be read"):
+        run_bench_real(tmp_path / "none", 1, Quiet(), tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"detectors": ("leger",)}, "Unknown detector 'leger'. Did you mean ledger"),
+        ({"protocols": ("fold",)}, "Unknown protocol 'fold'. Did you mean folds"),
+        ({"splits": 0}, "--splits is 0"),
+    ],
+)
+def test_parts_of_a_comparison_are_named_exactly(tmp_path, options, message):
+    with pytest.raises(FailsightError, match=message):
+        run_bench_real(tmp_path / "out", 1, Quiet(), tmp_path, BenchOptions(**options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_not_a_comparison_keeps_its_data(tmp_path):
+    write_json_log(tmp_path / "logs/small", count=20)
+    (tmp_path / "out/data/mine").mkdir(parents=True)
+    (tmp_path / "out/data/mine/precious.txt").write_text("precious")
+    with pytest.raises(StorageError, match="not of a comparison"):
+        run_bench_real(tmp_path / "out", 1, Quiet(), tmp_path / "logs")
+    assert (tmp_path / "out/data/mine/precious.txt").read_text() == "precious"
+
+
+def test_only_a_changed_log_is_imported_again(tmp_path):
+    for name in ("a", "b"):
+        write_json_log(tmp_path / "logs" / name, count=9)
+    import_logs(tmp_path / "logs", tmp_path / "out", quiet)
+    times = {name: (tmp_path / "out/data" / name).stat().st_ctime_ns for name in ("a", "b")}
+    path = tmp_path / "logs/a/task_1.jsonl"
+    path.write_text(path.read_text().replace('"success": true', '"success": 1   ', 1))  # same size
+    import_logs(tmp_path / "logs", tmp_path / "out", quiet)
+    again = {name: (tmp_path / "out/data" / name).stat().st_ctime_ns for name in ("a", "b")}
+    assert again["a"] != times["a"]
+    assert again["b"] == times["b"]
 
 
 def test_where_logs_are_looked_for(tmp_path, monkeypatch):

@@ -24,6 +24,9 @@ def run(
     out: Path | None = None,
     workers: Workers = 2,
     data: Path | None = None,
+    detectors: tuple[str, ...] = (),
+    protocols: tuple[str, ...] = (),
+    splits: int | None = None,
 ) -> None:
     """Run a complete experiment and write its report.
 
@@ -32,14 +35,19 @@ def run(
         out: folder for everything it makes (default runs/NAME); an interrupted run goes on there.
         workers: worker processes.
         data: bench-real only: folder with one folder of logs per policy.
+        detectors: bench-real only: rows to compare, beside the default and the controls (default: all).
+        protocols: bench-real only: ways to split, beside the folds (default: all).
+        splits: bench-real only: at most that many splits of each (default: all).
     """
+    from failsight.recipes.bench_options import BenchOptions
     from failsight.recipes.runs import find_recipe, run_recipe
 
     find_recipe(name)
     folder = out or Path("runs") / name
     reporter = RichReporter()
     try:
-        report = run_recipe(name, folder, workers, reporter, data)
+        options = BenchOptions(detectors=detectors, protocols=protocols, splits=splits)
+        report = run_recipe(name, folder, workers, reporter, data, options)
     finally:
         reporter.close()
     _print_verdict(folder)

@@ -25,9 +25,8 @@ def staged_folder(root: Path) -> Iterator[Path]:
 
     Raises StorageError when `root` exists or the disk refuses.
     """
+    require_free(root)
     try:
-        if root.exists() or root.is_symlink():
-            raise StorageError(f"{root} exists already; choose another --out or delete it.")
         made = _make_parents(root.parent)
         _clear_leftovers(root)
         holder = root.with_name(f".{root.name[:60]}.{secrets.token_hex(4)}.building")
@@ -47,6 +46,16 @@ def staged_folder(root: Path) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
         if made is not None:
             _remove_empty(root.parent, made)
+
+
+def require_free(root: Path) -> None:
+    """Raises StorageError when something is there already, or nothing can be."""
+    try:
+        taken = root.exists() or root.is_symlink()
+    except OSError as error:
+        raise StorageError(f"Cannot write {root}: {error.strerror}. Choose another --out.") from error
+    if taken:
+        raise StorageError(f"{root} exists already; choose another --out or delete it.")
 
 
 def _make_parents(folder: Path) -> Path | None:

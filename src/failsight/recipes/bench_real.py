@@ -7,12 +7,9 @@ Each fit writes its traces to one file; an interrupted run goes on where it stop
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from failsight.core.errors import CalibrationError, EpisodeDataError
-from failsight.episodes.actprobe import SUFFIXES
-from failsight.episodes.logged import LogOrigin
 from failsight.episodes.meta import write_text_atomic
 from failsight.episodes.run import Run
 from failsight.evaluation.bench_figures import (
@@ -38,22 +33,15 @@ from failsight.evaluation.protocols import PROTOCOLS, headline_cut, splits
 from failsight.evaluation.ranking import difference
 from failsight.predictors.ablation import ABLATION
 from failsight.predictors.detectors import CONTROLS, DETECTORS, SLOW, FitData, titles
+from failsight.recipes.bench_logs import ORIGINS, find_data, import_logs, who
+from failsight.recipes.bench_options import BenchOptions, with_parts
 from failsight.recipes.collecting import commit, versions
 from failsight.recipes.experiment import Reporter
-from failsight.recipes.importing import import_log
 from failsight.recipes.log_fitting import describe, read_data
 from failsight.recipes.many_fitting import leave_policy_out
 from failsight.reports.html import write_report
 from failsight.runtime.pool import run_pool
 
-PLACES = ("data/vla_rollouts", "../shared/data/vla_rollouts")
-"""Where the logs are looked for when neither --data nor FAILSIGHT_DATA says."""
-ORIGINS = {
-    "pi0_libero": LogOrigin(policy="pi0", suite="LIBERO-10", horizon=104, rate_hz=4.0),
-    "pi05_robocasa": LogOrigin(policy="pi0.5", suite="RoboCasa"),
-    "groot_robocasa": LogOrigin(policy="GR00T", suite="RoboCasa"),
-}
-"""What is known about a log beside its files. LIBERO-10: 520 control steps at 20 Hz, one inference every 5."""
 ROWS = {**DETECTORS, **ABLATION}
 LEAST = 5
 """Failures, and successes, below which a log is left out."""
@@ -96,83 +84,56 @@ class Ticket(NamedTuple):
         return root / "scores" / self.data / name / f"{self.protocol}-{self.number}.npz"
 
 
-def find_data(given: Path | None) -> Path:
-    """The folder of logs. Raises EpisodeDataError saying where it was looked for."""
-    places = [given] if given else [Path(p) for p in (os.environ.get("FAILSIGHT_DATA"), *PLACES) if p]
-    for place in places:
-        if place.is_dir() and log_folders(place):
-            return place
-    raise EpisodeDataError(
-        f"No logs found in {', '.join(str(p) for p in places)}; expected one folder per policy with ActProbe files. "
-        "Say where they are with --data FOLDER."
-    )
-
-
-def log_folders(place: Path) -> list[Path]:
-    """Subfolders that hold log files."""
-    return sorted(p for p in place.iterdir() if p.is_dir() and any(f.name.endswith(SUFFIXES) for f in p.iterdir()))
-
-
 def load_data(root: Path, name: str) -> DataSet:
     """One imported log."""
     return without_short(read_data(Run(root / "data" / name)))
 
 
-def load_all(root: Path) -> dict[str, DataSet]:
-    """Every imported log, by name."""
-    return {path.name: load_data(root, path.name) for path in sorted((root / "data").iterdir()) if path.is_dir()}
+def load_all(root: Path, names: Sequence[str]) -> dict[str, DataSet]:
+    """Imported logs, by name."""
+    return {name: load_data(root, name) for name in names}
 
 
-def run_bench_real(folder: Path, workers: int, reporter: Reporter, data: Path | None = None) -> Path:
+def run_bench_real(
+    folder: Path, workers: int, reporter: Reporter, data: Path | None = None, options: BenchOptions | None = None
+) -> Path:
     """Run or finish the comparison; returns the report's path."""
-    began = time.monotonic()
+    began, options = time.monotonic(), options or BenchOptions()
+    options.check(ROWS, PROTOCOLS)
     place = find_data(data)
     reporter.stage(f"reading logs from {place}")
-    _import(place, folder, reporter)
-    sets = {name: data for name, data in load_all(folder).items() if _enough(data, reporter)}
+    names, left_out = import_logs(place, folder, reporter.note)
+    sets = {name: data for name, data in load_all(folder, names).items() if _enough(data, left_out, reporter)}
     if not sets:
         raise CalibrationError(
             f"No log in {place} has {LEAST} failures and {LEAST} successes; there is nothing to judge."
         )
-    tickets = [t for name, d in sets.items() for t in _tickets(name, d)]
+    beside = with_parts(ROWS, (*options.detectors, next(iter(DETECTORS)), *CONTROLS))
+    tickets = options.choose((t for name, d in sets.items() for t in _tickets(name, d)), beside)
     missing = [t for t in tickets if not t.path(folder).is_file()]
     reporter.stage(f"fitting: {len(tickets)} fits, {len(tickets) - len(missing)} there already")
     tick = reporter.count(len(missing)) if missing else None
-    for ticket, _ in run_pool(partial(load_all, folder), partial(_judge, folder), missing, workers):
+    for ticket, _ in run_pool(partial(load_all, folder, names), partial(_judge, folder), missing, workers):
         if tick is not None:
             tick(f"{ticket.data} {ticket.detector}")
     reporter.stage("figures and report")
     summary = summarise(folder, sets, tickets)
+    summary["left_out"] = left_out
+    for name in sets:
+        summary["datasets"][name] |= who(folder, name)
     command = f"failsight run bench-real --workers {workers}" + (f" --data {data}" if data else "")
+    command += options.as_arguments()
     summary |= {"command": command, "wall_s": time.monotonic() - began, "resumed": len(missing) < len(tickets)}
     write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     return write_report(folder)
 
 
-def _import(place: Path, folder: Path, reporter: Reporter) -> None:
-    """Import every log once; when files or code changed since, start over."""
-    digest = hashlib.blake2b(digest_size=8)
-    for log in log_folders(place):
-        for file in sorted(log.iterdir()):
-            digest.update(f"{file.name} {file.stat().st_size}".encode())
-    mark = folder / "bench.json"
-    stamp = json.dumps({"logs": digest.hexdigest(), "versions": versions()}, sort_keys=True)
-    if not mark.is_file() or mark.read_text() != stamp:
-        for old in ("data", "scores"):
-            shutil.rmtree(folder / old, ignore_errors=True)
-    for log in log_folders(place):
-        if not (folder / "data" / log.name).is_dir():
-            origin = ORIGINS.get(log.name, LogOrigin(policy=log.name, suite=log.name))
-            run = import_log("actprobe", log, folder / "data" / log.name, origin)
-            reporter.note(f"{log.name}: {len(run.episodes)} episodes")
-    write_text_atomic(mark, stamp)
-
-
-def _enough(data: DataSet, reporter: Reporter) -> bool:
+def _enough(data: DataSet, left_out: dict[str, str], reporter: Reporter) -> bool:
     failures = int(data.facts.failed.sum())
     if min(failures, len(data.facts.task) - failures) >= LEAST:
         return True
-    reporter.note(f"{data.name}: {failures} failures of {len(data.facts.task)} episodes are too few to judge; left out")
+    left_out[data.name] = f"{failures} failures of {len(data.facts.task)} episodes are too few to judge"
+    reporter.note(f"{data.name} is left out: {left_out[data.name]}")
     return False
 
 
@@ -313,3 +274,6 @@ def _leaks(folder: Path, data: DataSet) -> list[dict[str, Any]]:
 
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+__all__ = ["ORIGINS", "find_data", "run_bench_real", "summarise"]

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from failsight.core.errors import UnknownNameError
+from failsight.core.errors import FailsightError, UnknownNameError
 from failsight.episodes.meta import write_text_atomic
 from failsight.predictors.fit_recurrent import RecurrentOptions
+from failsight.recipes.bench_options import BenchOptions
 from failsight.recipes.bench_real import run_bench_real
 from failsight.recipes.bench_tabletop import run_bench_tabletop
 from failsight.recipes.experiment import ExperimentConfig, Reporter, run_experiment
@@ -67,10 +68,22 @@ def find_recipe(name: str) -> ExperimentConfig | None:
     return RECIPES[name]()
 
 
-def run_recipe(name: str, folder: Path, workers: int, reporter: Reporter, data: Path | None = None) -> Path:
-    """Run a recipe, or finish an interrupted one; returns the report's path. `data` is for bench-real."""
+def run_recipe(
+    name: str,
+    folder: Path,
+    workers: int,
+    reporter: Reporter,
+    data: Path | None = None,
+    options: BenchOptions | None = None,
+) -> Path:
+    """Run a recipe, or finish an interrupted one; returns the report's path.
+
+    Raises FailsightError when `data` or `options`, which are for bench-real, come with another name.
+    """
     if name == "bench-real":
-        return run_bench_real(folder, workers, reporter, data)
+        return run_bench_real(folder, workers, reporter, data, options)
+    if data is not None or options not in (None, BenchOptions()):
+        raise FailsightError(f"--data, --detectors, --protocols and --splits are for bench-real; {name} has none.")
     if name == "bench-tabletop":
         return run_bench_tabletop(folder, workers, reporter)
     if name in STUDIES:

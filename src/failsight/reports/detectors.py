@@ -87,10 +87,18 @@ def _table(summary: Mapping[str, Any], name: str) -> Table:
         f = summary["selected"][name]
         cells = [_points(f.get(metric)) for _, metric in columns]
         rows.append(("chosen on validation episodes", *cells, *[""] * (len(_OTHER) + verdicts + 2)))
-    title = f"{name}: {about['episodes']} episodes, {about['failures']} failures, {about['tasks']} tasks"
+    title = _caption(name, about)
     verdict = ("beats clock and task",) if verdicts else ()
     heads = ("detector", *(c for c, _ in columns), *(c for c, _ in _OTHER), *verdict, "fit s", "us/step")
     return title, heads, rows
+
+
+def _caption(name: str, about: Mapping[str, Any]) -> str:
+    """Everything but the log's name is counted in it, or recognised from it."""
+    policy, suite = about.get("policy", name), about.get("suite", name)
+    said = "" if policy == suite == name else f" ({policy} on {suite})"
+    counts = f"{about['episodes']} episodes, {about['failures']} failures, {about['tasks']} tasks"
+    return f"{name}{said}: {counts}"
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
@@ -105,7 +113,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
             lines.append(f"{name}, paper: as printed in arXiv 2606.08508. {_PAPER.get(name, '')}".strip())
         if parts:
             lines.append(f"Not run on {name}: {'; '.join(parts)}.")
-    return lines
+    return lines + [f"{name} is left out: {why}" for name, why in summary.get("left_out", {}).items()]
 
 
 def _points(figure: Mapping[str, Any] | None, published: float | None = None) -> str:
