@@ -11,7 +11,7 @@ import pytest
 
 from failsight.core.errors import EpisodeDataError, StorageError
 from failsight.episodes import parquet
-from failsight.episodes.parquet import has_checksums, read_frame, read_table, write_frame, write_table
+from failsight.episodes.parquet import footer_digest, read_frame, read_table, write_frame, write_table
 
 
 def table(rows=40):
@@ -48,11 +48,11 @@ def test_every_flipped_bit_is_found_or_harmless(tmp_path):
 def test_other_readers_read_our_files(tmp_path):
     path = tmp_path / "t.parquet"
     write_table(path, table())
-    assert has_checksums(path)
+    assert footer_digest(path)
     assert pq.read_table(path).equals(table())
     assert len(pd.read_parquet(path)) == 40
     pq.write_table(table(), path)
-    assert not has_checksums(path)
+    assert footer_digest(path) == ""
     assert read_table(path).equals(table()), "files of others have no seal and are read as they are"
 
 

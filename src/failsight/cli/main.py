@@ -151,6 +151,29 @@ def episodes(
     )
 
 
+def verify(run_folder: Folder) -> None:
+    """Compare every file of a run with its checksum, and name what is damaged.
+
+    Exits with 0 when all is well and with 2 when a file is damaged; a run of an older version has no checksums.
+
+    Args:
+        run_folder: run folder.
+    """
+    from failsight.core.errors import EpisodeDataError
+    from failsight.episodes.verify import verify_run
+
+    found = verify_run(run_folder)
+    for damage in found.damages:
+        console.print(f"damaged  {damage}", soft_wrap=True, markup=False)
+    if not found.has_checksums:
+        console.print("no checksums: sealed by an older version; its tables were read, its videos could not be checked")
+    if found.damages:
+        raise EpisodeDataError(f"{len(found.damages)} of {found.files} files of {run_folder} are damaged.")
+    console.print(
+        f"{found.files} files, all as they were sealed" if found.has_checksums else f"{found.files} files read"
+    )
+
+
 def view(run_folder: Folder, episode: Number, out: Path | None = None, strip: bool = False) -> None:
     """Write an annotated video (or picture strip) of one episode, run again from its key.
 
@@ -255,6 +278,7 @@ COMMANDS: dict[str, Any] = {
     "collect": collect,
     "import": import_log,
     "episodes": episodes,
+    "verify": verify,
     "view": view,
     "label": label,
     "fit": fit,

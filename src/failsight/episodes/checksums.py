@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +30,41 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def checksums_json(files: Iterable[tuple[str, Path]]) -> str:
-    """The file's text for (name inside the run, where it is now)."""
-    digests = {name: digest_of(path) for name, path in sorted(files)}
-    return json.dumps({"algorithm": "sha256", "files": digests, "self": _own_digest(digests)}, indent=1)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checksums:
+    """What a run was when it was sealed."""
+
+    files: Mapping[str, str]
+    """Name inside the run -> SHA-256."""
+    footers: Mapping[str, str]
+    """Name of a Parquet file -> SHA-256 of its footer: cheap to compare at each read, and other for other content."""
 
 
-def read_checksums(root: Path) -> dict[str, str] | None:
-    """Name -> SHA-256, None when the run has no checksums. Raises EpisodeDataError when the list itself is damaged."""
+def checksums_json(files: Iterable[tuple[str, Path]], footer_of: Callable[[Path], str]) -> str:
+    """The list's text for (name inside the run, where it is now)."""
+    files = sorted(files)
+    content = {
+        "algorithm": "sha256",
+        "files": {name: digest_of(path) for name, path in files},
+        "footers": {name: footer_of(path) for name, path in files if name.endswith(".parquet")},
+    }
+    return json.dumps({**content, "self": _own_digest(content)}, indent=1)
+
+
+def read_checksums(root: Path) -> Checksums | None:
+    """None when the run has no checksums. Raises EpisodeDataError when the list itself is damaged."""
     path = root / PLACE
     try:
         content: Any = json.loads(path.read_bytes())
-        files = {str(name): str(digest) for name, digest in content["files"].items()}
-        whole = content["self"] == _own_digest(files)
+        whole = content.pop("self") == _own_digest(content)
+        found = Checksums(files=dict(content["files"]), footers=dict(content["footers"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EpisodeDataError(f"Cannot read {path} ({reason(error)}); {_ADVICE}") from error
     if not whole:
         raise EpisodeDataError(f"{path} was changed after the run was sealed; {_ADVICE}")
-    return files
+    return found
 
 
 _ADVICE = "restore it from a copy, or delete it to go on without checksums."
@@ -60,12 +76,17 @@ def require_sealed(root: Path, name: str, data: bytes) -> None:
     Raises EpisodeDataError naming the file.
     """
     known = read_checksums(root)
-    if known is not None and known.get(name, "") not in ("", hashlib.sha256(data).hexdigest()):
-        raise EpisodeDataError(
-            f"{root / name} is not what was sealed (its SHA-256 differs): restore it from a copy. If the change is meant, "
-            f"delete {root / PLACE}."
-        )
+    if known is not None and known.files.get(name, "") not in ("", hashlib.sha256(data).hexdigest()):
+        raise not_sealed(root, name)
 
 
-def _own_digest(files: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+def not_sealed(root: Path, name: str) -> EpisodeDataError:
+    """The refusal of a file that is whole in itself and not the one that was sealed."""
+    return EpisodeDataError(
+        f"{root / name} is not what was sealed: it was changed, truncated or swapped. Restore it from a copy. If the "
+        f"change is meant, delete {root / PLACE}."
+    )
+
+
+def _own_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

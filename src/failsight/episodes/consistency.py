@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from failsight.core.errors import EpisodeDataError
 from failsight.episodes.meta import EpisodeMeta, RunMeta
 
-_NEEDED = ("dataset_from_index", "dataset_to_index", "length", "data/chunk_index", "data/file_index")
+INDEX_COLUMNS = ("dataset_from_index", "dataset_to_index", "length", "data/chunk_index", "data/file_index")
 _KINDS = ("halffloat", "float", "double", "int64", "bool")
 _ADVICE = "The files are of different runs or damaged: `failsight verify` names them; restore them from a copy."
 
@@ -33,22 +33,33 @@ def plan_fits(path: Path, metas: Sequence[EpisodeMeta], run: RunMeta) -> None:
             )
 
 
+def with_steps(metas: Sequence[EpisodeMeta]) -> list[EpisodeMeta]:
+    """The episodes that have rows, in order; LeRobot numbers them 0, 1, ... and knows nothing of the others.
+
+    (LeRobot does not open a data set in which a listed episode has no row.)
+    """
+    return [meta for meta in metas if meta.length]
+
+
 def index_fits(path: Path, frame: pd.DataFrame, metas: Sequence[EpisodeMeta]) -> pd.DataFrame:
-    """LeRobot's table of episodes against ours: as many, in order, the same lengths, rows without gaps; indexed by episode."""
-    missing = [name for name in ("episode_index", *_NEEDED) if name not in frame]
+    """LeRobot's table of episodes against ours: as many, in order, the same lengths, rows without gaps.
+
+    Returns the table indexed by our tickets.
+    """
+    missing = [name for name in ("episode_index", *INDEX_COLUMNS) if name not in frame]
     if missing:
         raise EpisodeDataError(f"{path} has no column {missing[0]}. {_ADVICE}")
-    if frame["episode_index"].tolist() != [meta.ticket for meta in metas]:
-        raise EpisodeDataError(f"{path} lists {len(frame)} episodes, not 0 to {len(metas) - 1} in order. {_ADVICE}")
-    start = 0
-    for meta, row in zip(metas, frame[list(_NEEDED)].to_numpy().tolist(), strict=True):
+    recorded, start = with_steps(metas), 0
+    if frame["episode_index"].tolist() != list(range(len(recorded))):
+        raise EpisodeDataError(f"{path} lists {len(frame)} episodes, not 0 to {len(recorded) - 1} in order. {_ADVICE}")
+    for meta, row in zip(recorded, frame[list(INDEX_COLUMNS)].to_numpy().tolist(), strict=True):
         if row[:3] != [start, start + meta.length, meta.length]:
             raise EpisodeDataError(
                 f"{path} puts episode {meta.ticket} at rows {row[0]} to {row[1]} ({row[2]} steps); episodes.parquet says "
                 f"{meta.length} steps from row {start}. {_ADVICE}"
             )
         start += meta.length
-    return frame.set_index("episode_index")
+    return frame.set_index(pd.Index([meta.ticket for meta in recorded]))
 
 
 def columns_fit(path: Path, table: pa.Table, run: RunMeta) -> None:
@@ -75,8 +86,8 @@ def _kind(column: pa.DataType) -> str:
     return str(getattr(column, "value_type", column))
 
 
-def rows_fit(path: Path, part: pa.Table, meta: EpisodeMeta, start: int) -> None:
-    """The rows of an episode against the tables: as many, its own, in order."""
+def rows_fit(path: Path, part: pa.Table, meta: EpisodeMeta, place: pd.Series) -> None:
+    """The rows of an episode against the tables: as many, its own, in order; `place` is its row of LeRobot's table."""
     if part.num_rows != meta.length:
         raise EpisodeDataError(
             f"Episode {meta.ticket} should have {meta.length} steps but {path} has {part.num_rows} of it; the file was "
@@ -84,9 +95,9 @@ def rows_fit(path: Path, part: pa.Table, meta: EpisodeMeta, start: int) -> None:
         )
     steps = np.arange(meta.length)
     for name, expected in (
-        ("index", steps + start),
+        ("index", steps + int(place["dataset_from_index"])),
         ("frame_index", steps),
-        ("episode_index", np.full(meta.length, meta.ticket)),
+        ("episode_index", np.full(meta.length, int(place["episode_index"]))),
     ):
         found = part.column(name).to_numpy()
         if not np.array_equal(found, expected):

@@ -25,7 +25,7 @@ class EpisodeMeta:
     """One row of `meta/failsight/episodes.parquet`."""
 
     ticket: int
-    """Position in the plan of the run; the episode index after sealing."""
+    """Position in the plan of the run."""
     seed: int
     task: str
     episode: int

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,13 +49,10 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise EpisodeDataError(f"Cannot read {path} ({reason(error)}); the file is damaged.") from error
 
 
-def has_checksums(path: Path) -> bool:
-    """Whether the file was written here, with a sealed footer."""
-    try:
-        with path.open("rb") as file:
-            return bool(_footer(file).seal)
-    except (OSError, ValueError):
-        return False
+def footer_digest(path: Path) -> str:
+    """SHA-256 of the footer as the file carries it; empty when it was not written here. Raises OSError, ValueError."""
+    with path.open("rb") as file:
+        return _footer(file).seal.hex()
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -122,3 +120,23 @@ def _footer(file: BinaryIO) -> _Footer:
     file.seek(start - before)
     seal, content = file.read(before), file.read(size - _TAIL - start)
     return _Footer(start, content, seal[len(_MARK) :] if seal.startswith(_MARK) else b"")
+
+
+def damaged_rows(path: Path) -> list[range] | None:
+    """Rows of the row groups that cannot be read; None when the footer itself is damaged or missing."""
+    try:
+        read_table(path, [])
+        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+            starts = np.cumsum([0, *sizes])
+            return [range(starts[i], starts[i + 1]) for i in range(len(sizes)) if not _readable(parquet, i)]
+    except (EpisodeDataError, OSError, ValueError, pa.ArrowException):
+        return None
+
+
+def _readable(parquet: pq.ParquetFile, group: int) -> bool:
+    try:
+        parquet.read_row_group(group)
+    except (OSError, ValueError, pa.ArrowException, MemoryError):
+        return False
+    return True

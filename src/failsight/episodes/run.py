@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +15,11 @@ import pyarrow as pa
 from failsight.core.errors import EpisodeDataError
 from failsight.core.foreign import read_count, read_number
 from failsight.core.types import Array, Event, PolicyOutput, Step
+from failsight.episodes.checksums import not_sealed, read_checksums
 from failsight.episodes.consistency import columns_fit, index_fits, plan_fits, rows_fit
+from failsight.episodes.layout import empty_steps
 from failsight.episodes.meta import EpisodeMeta, RunMeta
-from failsight.episodes.parquet import read_frame, read_table
+from failsight.episodes.parquet import footer_digest, read_frame, read_table
 from failsight.episodes.seal import column_values
 
 
@@ -99,7 +101,7 @@ class Run:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self.meta = RunMeta.read(self.root / "meta/failsight/run.json")
-        if not (self.root / "meta/info.json").is_file():
+        if not is_sealed(self.root):
             raise EpisodeDataError(
                 f"{self.root} is not finished; go on with: failsight collect --out {self.root} --resume"
             )
@@ -108,7 +110,7 @@ class Run:
     def episodes(self) -> tuple[EpisodeMeta, ...]:
         """All episodes in order. Raises EpisodeDataError when the table is damaged or says other than `run.json`."""
         path = self.root / "meta/failsight/episodes.parquet"
-        rows = read_frame(path).to_dict("records")
+        rows = self._frame(path).to_dict("records")
         metas = tuple(EpisodeMeta.from_dict(row, f"{path} row {i}") for i, row in enumerate(rows))
         plan_fits(path, metas, self.meta)
         return metas
@@ -117,7 +119,7 @@ class Run:
     def _events(self) -> dict[int, tuple[Event, ...]]:
         path = self.root / "meta/failsight/events.parquet"
         events: dict[int, list[Event]] = {}
-        for i, row in enumerate(read_frame(path).to_dict("records")):
+        for i, row in enumerate(self._frame(path).to_dict("records")):
             ticket, event = _event(row, f"{path} row {i}")
             events.setdefault(ticket, []).append(event)
         return {ticket: tuple(items) for ticket, items in events.items()}
@@ -127,7 +129,7 @@ class Run:
         paths = sorted((self.root / "meta/episodes").glob("chunk-*/file-*.parquet"))
         if not paths:
             raise EpisodeDataError(f"{self.root}/meta/episodes holds no table of episodes; restore it from a copy.")
-        frame = pd.concat([read_frame(path) for path in paths])
+        frame = pd.concat([self._frame(path) for path in paths])
         return index_fits(paths[0], frame, self.episodes)
 
     def read(self, tickets: Sequence[int] | None = None) -> Iterator[Episode]:
@@ -138,24 +140,42 @@ class Run:
         wanted = [meta.ticket for meta in self.episodes] if tickets is None else list(tickets)
         table, open_file = None, -1
         for ticket in wanted:
-            if ticket not in self._index.index:
+            if not 0 <= ticket < len(self.episodes):
                 raise EpisodeDataError(f"{self.root} has no episode {ticket}; it has {len(self.episodes)}.")
+            meta = self.episodes[ticket]
+            if not meta.length:
+                yield self._episode(meta, empty_steps(self.meta))
+                continue
             row = self._index.loc[ticket]
-            if row["data/file_index"] != open_file:
+            if table is None or row["data/file_index"] != open_file:
                 open_file = int(row["data/file_index"])
                 table = self._read_file(open_file)
                 first = int(table.column("index")[0].as_py()) if table.num_rows else 0
-            assert table is not None
-            at, length = int(row["dataset_from_index"]) - first, int(row["length"])
-            part = table.slice(max(0, at), length)
-            rows_fit(self._file(open_file), part, self.episodes[ticket], int(row["dataset_from_index"]))
-            yield self._episode(self.episodes[ticket], part)
+            part = table.slice(max(0, int(row["dataset_from_index"]) - first), meta.length)
+            rows_fit(self._file(open_file), part, meta, row)
+            yield self._episode(meta, part)
 
     def _file(self, index: int) -> Path:
         return self.root / f"data/chunk-000/file-{index:03d}.parquet"
 
+    def _frame(self, path: Path) -> pd.DataFrame:
+        frame = read_frame(path)
+        self._require_sealed(path)
+        return frame
+
+    @cached_property
+    def _footers(self) -> Mapping[str, str]:
+        known = read_checksums(self.root)
+        return {} if known is None else known.footers
+
+    def _require_sealed(self, path: Path) -> None:
+        name = path.relative_to(self.root).as_posix()
+        if name in self._footers and footer_digest(path) != self._footers[name]:
+            raise not_sealed(self.root, name)
+
     def _read_file(self, index: int) -> pa.Table:
         table = read_table(self._file(index))
+        self._require_sealed(self._file(index))
         columns_fit(self._file(index), table, self.meta)
         return table
 
@@ -206,6 +226,15 @@ class Run:
         chunk, file = divmod(ticket, 1000)
         path = self.root / f"videos/observation.images.{camera}/chunk-{chunk:03d}/file-{file:03d}.mp4"
         return path if path.is_file() else None
+
+
+def is_sealed(root: Path) -> bool:
+    """Whether a run is finished. Raises EpisodeDataError when it was and has lost the file that says so."""
+    if (root / "meta/info.json").is_file():
+        return True
+    if (root / "meta/failsight/episodes.parquet").is_file() and not (root / "recording").is_dir():
+        raise EpisodeDataError(f"{root} is a sealed run without its meta/info.json; restore it from a copy.")
+    return False
 
 
 def _event(row: dict[str, Any], where: str) -> tuple[int, Event]:

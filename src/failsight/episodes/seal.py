@@ -22,10 +22,11 @@ import pyarrow.compute as pc
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Array
 from failsight.episodes.checksums import PLACE, checksums_json
+from failsight.episodes.consistency import INDEX_COLUMNS, with_steps
 from failsight.episodes.disk import reason, writing
 from failsight.episodes.layout import empty_steps, run_info
 from failsight.episodes.meta import EpisodeMeta, RunMeta
-from failsight.episodes.parquet import TableWriter, read_table, write_frame
+from failsight.episodes.parquet import TableWriter, footer_digest, read_table, write_frame
 from failsight.episodes.recorder import VERDICTS, clear_recordings, committed_tickets, episode_folder, to_arrow
 from failsight.episodes.statistics import Entry, PictureLevels, as_columns, levels_of_video, vector_statistics
 from failsight.episodes.verdicts import judge_of, store_verdicts
@@ -71,25 +72,24 @@ def _build(root: Path, run: RunMeta, tickets: list[int], build: Path) -> None:
     metas = [read_episode_meta(episode_folder(root, t)) for t in tickets]
     instructions = sorted({meta.instruction for meta in metas})
     fps = max(1, round(run.action_spec.rate_hz))
-    filmed = all(meta.video for meta in metas if meta.length) and any(meta.video for meta in metas)
+    filmed = bool(with_steps(metas)) and all(meta.video for meta in with_steps(metas))
     writer, pictures = _DataWriter(build / "data", fps, empty_steps(run)), _Pictures(root, run, build, fps)
-    rows = []
-    for meta in metas:
-        table = read_steps(episode_folder(root, meta.ticket)) if meta.length else None
-        row = writer.add(table, meta.ticket, instructions.index(meta.instruction))
+    rows: list[dict[str, Any]] = []
+    for meta in with_steps(metas):
+        row = writer.add(read_steps(episode_folder(root, meta.ticket)), instructions.index(meta.instruction))
         row["tasks"] = [meta.instruction]
         rows.append(row | pictures.add(meta, filmed))
     writer.close()
     _write_tables(root, build, metas, rows, instructions)
     _join_verdicts(root, build, tickets)
-    info = run_info(run, writer.schema, (len(metas), writer.frames, len(instructions)), fps, filmed)
+    info = run_info(run, writer.schema, (writer.episodes, writer.frames, len(instructions)), fps, filmed)
     (build / "meta/info.json").write_text(json.dumps(info, indent=1))
     statistics = writer.statistics() | (pictures.statistics() if filmed else {})
     (build / "meta/stats.json").write_text(json.dumps(statistics, indent=1))
     run_json = ("meta/failsight/run.json", root / "meta/failsight/run.json")
     derived = build / "verdicts"
     files = [(p.relative_to(build).as_posix(), p) for p in build.rglob("*") if p.is_file() and derived not in p.parents]
-    (build / PLACE).write_text(checksums_json([*files, run_json]))
+    (build / PLACE).write_text(checksums_json([*files, run_json], footer_digest))
 
 
 class _DataWriter:
@@ -98,18 +98,17 @@ class _DataWriter:
     def __init__(self, folder: Path, fps: int, empty: pa.Table) -> None:
         self._folder, self._fps, self._empty = folder / "chunk-000", fps, empty
         self._folder.mkdir(parents=True)
-        self._file, self._bytes, self.frames = 0, 0, 0
+        self._file, self._bytes, self.episodes, self.frames = 0, 0, 0, 0
         self._writer: TableWriter | None = None
         self.schema: pa.Schema | None = None
         self._samples: dict[str, list[Array]] = {}
 
-    def add(self, steps: pa.Table | None, index: int, task: int) -> dict[str, Any]:
-        """Write one episode (None: it has no steps); returns its row of the LeRobot episode table."""
-        table = self._indexed(self._empty if steps is None else steps, index, task)
-        count = table.num_rows
+    def add(self, steps: pa.Table, task: int) -> dict[str, Any]:
+        """Write one episode; returns its row of the LeRobot episode table."""
+        index, count = self.episodes, steps.num_rows
+        table = self._indexed(steps, index, task)
         statistics = self._keep(table)
-        if steps is not None:
-            self._write(table, index)
+        self._write(table, index)
         row = {
             "episode_index": index,
             "length": count,
@@ -120,7 +119,7 @@ class _DataWriter:
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": 0,
         }
-        self.frames += count
+        self.episodes, self.frames = index + 1, self.frames + count
         return row | as_columns(statistics)
 
     def _indexed(self, table: pa.Table, index: int, task: int) -> pa.Table:
@@ -216,7 +215,8 @@ def _write_tables(
 ) -> None:
     tasks = pd.DataFrame({"task_index": np.arange(len(instructions))}, index=pd.Index(instructions, name="task"))
     write_frame(build / "meta/tasks.parquet", tasks)
-    write_frame(build / "meta/episodes/chunk-000/file-000.parquet", pd.DataFrame(rows))
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["episode_index", *INDEX_COLUMNS])
+    write_frame(build / "meta/episodes/chunk-000/file-000.parquet", table)
     write_frame(build / "meta/failsight/episodes.parquet", pd.DataFrame([asdict(meta) for meta in metas]))
     events = [{"ticket": meta.ticket, **event} for meta in metas for event in _events(root, meta.ticket)]
     columns = ["ticket", "step", "kind", "subject", "other", "value", "position", "normal"]

@@ -27,11 +27,7 @@ Entry = dict[str, Any]
 
 
 def vector_statistics(values: Array) -> Entry:
-    """Of (N, D) float64 values. N = 0: `min` +inf, `max` -inf, the rest 0, `count` 0, which adds nothing to a sum."""
-    if not len(values):
-        zeros = [0.0] * values.shape[1]
-        edges = {"min": [float("inf")] * len(zeros), "max": [float("-inf")] * len(zeros)}
-        return {**dict.fromkeys(("mean", "std", *QUANTILES), zeros), **edges, "count": [0]}
+    """Of (N, D) float64 values, N at least 1."""
     known = np.where(np.isfinite(values), values, np.nan)
     here = ~np.isnan(known).all(0)
     entry: Entry = {}
@@ -70,10 +66,7 @@ class PictureLevels:
         self._frames += other._frames
 
     def statistics(self) -> Entry:
-        """Per channel, in [0, 1], shape (3, 1, 1); no frames: as an empty vector."""
-        if not self._frames:
-            entry = vector_statistics(np.zeros((0, 3)))
-            return {name: value if name == "count" else _deep(value) for name, value in entry.items()}
+        """Per channel, in [0, 1], shape (3, 1, 1)."""
         levels = np.arange(_LEVELS) / (_LEVELS - 1)
         total = self._counts.sum(1)
         mean = self._counts @ levels / total

@@ -13,6 +13,7 @@ from failsight.core.demonstrations import Demonstration, DemonstrationSet, load_
 from failsight.core.errors import EpisodeDataError
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import Array, Outcome
+from failsight.episodes.consistency import with_steps
 from failsight.episodes.lerobot import LeRobotFolder
 from failsight.episodes.mobile_vla import files_of, read_folder
 from failsight.episodes.run import Run
@@ -85,7 +86,7 @@ def _read_run(path: Path) -> tuple[Iterator[Demonstration], ActionSpec, Observat
     labels, tokens = read_labels(run), read_tokens(run)
 
     def episodes() -> Iterator[Demonstration]:
-        for meta, item in zip(run.episodes, folder.episodes(), strict=True):
+        for meta, item in zip(with_steps(run.episodes), folder.episodes(), strict=True):
             label = labels.get(meta.ticket)
             failed = np.nan if label is None else float(meta.outcome == Outcome.FAILURE)
             known = tokens.get(meta.ticket, _unknown(meta.length) if label is None else tokens_of(run, label))

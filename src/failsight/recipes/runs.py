@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.episodes.lock import writing_alone
 from failsight.episodes.meta import write_text_atomic
 from failsight.predictors.fit_recurrent import RecurrentOptions
 from failsight.recipes.bench_options import BenchOptions
@@ -78,8 +79,16 @@ def run_recipe(
 ) -> Path:
     """Run a recipe, or finish an interrupted one; returns the report's path.
 
-    Raises FailsightError when `data` or `options`, which are for bench-real, come with another name.
+    Raises FailsightError when `data` or `options`, which are for bench-real, come with another name; StorageError when
+    another process is running it in this folder.
     """
+    with writing_alone(folder):
+        return _run_recipe(name, folder, workers, reporter, data, options)
+
+
+def _run_recipe(
+    name: str, folder: Path, workers: int, reporter: Reporter, data: Path | None, options: BenchOptions | None
+) -> Path:
     if name == "bench-real":
         return run_bench_real(folder, workers, reporter, data, options)
     if data is not None or options not in (None, BenchOptions()):

@@ -15,10 +15,11 @@ from failsight.core.contracts import Policy, Sim
 from failsight.core.errors import FailsightError, StorageError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import EpisodeKey, Outcome, Task
+from failsight.episodes.lock import is_stray, writing_alone
 from failsight.episodes.meta import EpisodeMeta, RunMeta
 from failsight.episodes.recorder import EpisodeRecorder, clear_recordings, committed_tickets, episode_folder
-from failsight.episodes.run import Run
-from failsight.episodes.seal import read_episode_meta, seal
+from failsight.episodes.run import Run, is_sealed
+from failsight.episodes.seal import clear_leftovers, read_episode_meta, seal
 from failsight.runtime.loop import Loop, run_episode
 from failsight.runtime.pool import run_pool
 
@@ -97,11 +98,13 @@ def prepare(root: Path, meta: RunMeta, resume: bool) -> list[tuple[int, EpisodeK
                 raise FailsightError(
                     f"{root} was started with another {name}; resume with the same settings or choose another --out."
                 )
-        if (root / "meta/info.json").is_file():
+        if is_sealed(root):
+            clear_leftovers(root)
             return []
-    elif root.is_dir() and any(root.iterdir()):
+    elif root.is_dir() and not all(is_stray(item) for item in root.iterdir()):
         raise FailsightError(f"{root} is not empty and not a failsight run; choose another --out.")
-    meta.write(path)
+    if not path.is_file():
+        meta.write(path)
     clear_recordings(root, partial_only=True)
     done = set(committed_tickets(root))
     return [(i, key) for i, key in enumerate(meta.plan) if i not in done]
@@ -109,7 +112,7 @@ def prepare(root: Path, meta: RunMeta, resume: bool) -> list[tuple[int, EpisodeK
 
 def committed(root: Path) -> list[EpisodeMeta]:
     """Metas of the episodes a resumed run already has."""
-    if (root / "meta/info.json").is_file():
+    if is_sealed(root):
         return list(Run(root).episodes)
     return [read_episode_meta(episode_folder(root, ticket)) for ticket in committed_tickets(root)]
 
@@ -117,13 +120,17 @@ def committed(root: Path) -> list[EpisodeMeta]:
 def collect(
     root: Path, meta: RunMeta, build: Callable[[], Bench], workers: int, resume: bool = False
 ) -> Iterator[EpisodeMeta]:
-    """Run the plan, yielding each new episode as it is committed; seals the run at the end."""
-    tickets = prepare(root, meta, resume)
-    work = partial(record_episode, root, meta.video_share)
-    for _, done in run_pool(build, work, tickets, workers):
-        yield done
-    if not (root / "meta/info.json").is_file():
-        seal(root)
+    """Run the plan, yielding each new episode as it is committed; seals the run at the end.
+
+    Raises StorageError when another process is writing this run.
+    """
+    with writing_alone(root):
+        tickets = prepare(root, meta, resume)
+        work = partial(record_episode, root, meta.video_share)
+        for _, done in run_pool(build, work, tickets, workers):
+            yield done
+        if not is_sealed(root):
+            seal(root)
 
 
 def tensor_shapes(policy: Policy, sim: Sim, key: EpisodeKey) -> dict[str, tuple[int, ...]]:
