@@ -164,14 +164,12 @@ def verify(run_folder: Folder) -> None:
 
     found = verify_run(run_folder)
     for damage in found.damages:
-        console.print(f"damaged  {damage}", soft_wrap=True, markup=False)
+        say(f"damaged  {damage}")
     if not found.has_checksums:
-        console.print("no checksums: sealed by an older version; its tables were read, its videos could not be checked")
+        say("no checksums: sealed by an older version; its tables were read, its videos could not be checked")
     if found.damages:
         raise EpisodeDataError(f"{len(found.damages)} of {found.files} files of {run_folder} are damaged.")
-    console.print(
-        f"{found.files} files, all as they were sealed" if found.has_checksums else f"{found.files} files read"
-    )
+    say(f"{found.files} files, all as they were sealed" if found.has_checksums else f"{found.files} files read")
 
 
 def view(run_folder: Folder, episode: Number, out: Path | None = None, strip: bool = False) -> None:
