@@ -189,7 +189,7 @@ FITTED = {
     "ledger": "ledger",
     "gru-td": "gru_td",
     "gru-td-hidden": "gru_td_hidden",
-    "salus-log": "salus_mlp",
+    "signal-mlp": "signal_mlp",
     "mist-mlp": "mist_mlp",
     "safe-mlp": "safe_mlp",
     "safe-lstm": "safe_lstm",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +7,11 @@ from conftest import LOG_NAMES, log_sequences
 
 from failsight.evaluation.judging import trace
 from failsight.predictors.ablation import ABLATION, MENU
-from failsight.predictors.fit_network import TrainOptions, _Network, _phases, fit_network
+from failsight.predictors.fit_network import TrainOptions, _balance, _Network, _phases, fit_network
 from failsight.predictors.inputs import episode_inputs
-from failsight.predictors.losses import Batch, LossOptions, loss_of, td_targets
-from failsight.predictors.network import ActProbe, GruTd, SafeLstm, SafeMlp
+from failsight.predictors.losses import Batch, LossOptions, _contrast, loss_of, td_targets
+from failsight.predictors.network import ActProbe, GruTd, MistMlp, SafeLstm, SafeMlp
+from failsight.predictors.words import embed
 
 
 def batch(failed, lengths, steps):
@@ -63,6 +66,44 @@ def test_extras_punish_what_they_should():
     assert extra(calm, monotone=1.0) == pytest.approx(0)
 
 
+def test_only_falls_on_failures_count():
+    """p falls from 0.5 to 0.25 in one of two episodes, one pair each: 0.25 / 2 when it failed, nothing when it did not."""
+    fell = torch.tensor([[0.0, -np.log(3.0)], [0.0, 0.0]])
+    memory = torch.zeros(2, 2, 3)
+
+    def hinge(failed):
+        labels = batch(failed, [2, 2], 2)
+        return float(
+            loss_of(fell, memory, labels, LossOptions(monotone=1.0)) - loss_of(fell, memory, labels, LossOptions())
+        )
+
+    assert hinge([1, 0]) == pytest.approx(0.125, abs=1e-6)
+    assert hinge([0, 1]) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_contrast_pulls_the_same_kind_together():
+    """Two lost and two normal steps, each pair alike and square to the other: -log(e^5 / (e^5 + 2)) at temperature 0.2."""
+    memory = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])
+    assert float(_contrast(memory, batch([1, 0], [2, 2], 2))) == pytest.approx(np.log(1 + 2 * np.exp(-5)), abs=1e-6)
+    mixed = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    assert float(_contrast(mixed, batch([1, 0], [2, 2], 2))) == pytest.approx(np.log(np.exp(5) + 2), abs=1e-6)
+
+
+def test_the_safe_loss_is_the_running_sum_with_its_sign():
+    """p = 0.5 throughout, so the sum is 0.5, 1, 1.5: mean 0.75 over the two steps of a success, -1 over three of a failure."""
+    logits = torch.zeros(1, 3)
+    good, bad = (loss_of(logits, logits, batch([f], [n], 3), LossOptions(main="safe")) for f, n in ((0, 2), (1, 3)))
+    assert (float(good), float(bad)) == pytest.approx((0.75, -1.0))
+
+
+def test_episodes_and_outcomes_count_alike():
+    """One failure of 4 steps, two successes of 2 and 1: every episode's weights add up to 3 / (2 x number of its outcome)."""
+    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], np.float32)
+    weights = _balance(mask, np.array([1.0, 0.0, 0.0]))
+    assert weights.sum(1) == pytest.approx([1.5, 0.75, 0.75])
+    assert weights[1] == pytest.approx([0.375, 0.375, 0, 0])
+
+
 def test_phases_weigh_the_same():
     mask = np.ones((2, 9), np.float32)
     weights = _phases(mask, np.array([1.0, 0.0]), np.array([9, 9]))
@@ -70,28 +111,30 @@ def test_phases_weigh_the_same():
     assert weights[0].sum() == pytest.approx(weights[1].sum())
 
 
-@pytest.mark.parametrize("kind", [GruTd, SafeMlp, SafeLstm, ActProbe])
+@pytest.mark.parametrize("kind", [GruTd, SafeMlp, SafeLstm, ActProbe, MistMlp])
 def test_the_numpy_step_equals_torch_on_padded_batches(kind):
     """One episode alone in NumPy and all of them padded in one torch batch give the same scores."""
-    train = log_sequences(count=12)
+    train = [replace(s, instruction=f"open the door of {s.task}") for s in log_sequences(count=12)]
     predictor = fit_network(kind, train, LOG_NAMES, TrainOptions(epochs=2))
     design = kind.design
     inputs = episode_inputs(train, predictor.arrays, design.inputs)
     longest = max(map(len, inputs))
     x = torch.from_numpy(np.stack([np.pad(v, ((0, longest - len(v)), (0, 0))) for v in inputs]))
-    names = sorted({s.task for s in train})
-    network = _Network(design, x.shape[2], 1, len(names), 0.0).eval()
+    text = torch.from_numpy(np.stack([embed(s.instruction, design.text or 1) for s in train]))
+    network = _Network(design, x.shape[2], 1, 0.0).eval()
     state = {}
     for i in range(len(design.layers) + 1):
         state |= {f"layers.{i}.weight": predictor.arrays[f"w{i}"], f"layers.{i}.bias": predictor.arrays[f"b{i}"]}
     for name, key in (("x", "weight_ih_l0"), ("h", "weight_hh_l0"), ("bx", "bias_ih_l0"), ("bh", "bias_hh_l0")):
         if design.cell != "none":
             state[f"cell.{key}"] = predictor.arrays[f"cell.{name}"]
-    if design.task_state:
-        state["start.weight"] = np.stack([*(predictor.arrays[f"start.{n}"] for n in names), np.zeros(design.units)])
+    for part, name in (("neck", "text"), ("h", "text.h"), ("c", "text.c")):
+        if design.text:
+            state |= {f"start.{part}.weight": predictor.arrays[f"{name}.w"]}
+            state |= {f"start.{part}.bias": predictor.arrays[f"{name}.b"]}
     network.load_state_dict({k: torch.tensor(v, dtype=torch.float32) for k, v in state.items()}, strict=False)
     with torch.no_grad():
-        logits = network(x, torch.tensor([names.index(s.task) for s in train]))[0][..., 0]
+        logits = network(x, text)[0][..., 0]
     for i, s in enumerate(train):
         expected = logits[i, : len(s.signals)].numpy()
         if design.cumulative:
@@ -101,3 +144,25 @@ def test_the_numpy_step_equals_torch_on_padded_batches(kind):
 
 def test_the_menu_is_the_ablation():
     assert list(ABLATION) == [f"loss_{name}" for name in MENU]
+
+
+def mist_arrays(width=2):
+    """The MIST network with weights that make its first logit the first input, doubled, minus the second."""
+    first, second = np.zeros((2048, width), np.float32), np.zeros((768, 2048), np.float32)
+    first[0], first[1] = (1, 0), (0, 1)
+    second[0, 0] = second[1, 1] = 1
+    last = np.zeros((1, 768), np.float32)
+    last[0, :2] = 2, -1
+    biases = {f"b{i}": np.zeros(n, np.float32) for i, n in enumerate((2048, 768, 1))}
+    inputs = {"in.hidden": np.array(width), "in.width": np.array(width)}
+    scale = {"in.mean": np.zeros((1, width)), "in.scale": np.ones((1, width))}
+    return {"w0": first, "w1": second, "w2": last, **biases, **inputs, **scale}
+
+
+@pytest.mark.parametrize("length", [0.5, 1.0])
+def test_the_mist_network_reads_a_direction(length):
+    """(3, 4) at any length is (0.6, 0.8): 2 x 0.6 - 0.8."""
+    predictor = MistMlp(mist_arrays())
+    predictor.reset("")
+    risk = predictor.update(np.zeros(1, np.float32), length * np.array([3.0, 4.0], np.float32))
+    assert risk.evidence == pytest.approx(0.4, abs=1e-5)

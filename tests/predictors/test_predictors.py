@@ -9,7 +9,7 @@ from failsight.core.errors import BundleError, CalibrationError, EpisodeDataErro
 from failsight.evaluation.detection import auc
 from failsight.predictors.dataset import FitSplit, LabelledSequence, permute_labels, split_sequences
 from failsight.predictors.features import Whitening
-from failsight.predictors.fit_mlp import fit_mlp
+from failsight.predictors.fit_mlp import fit_mlp, positive_weights, salus_loss
 from failsight.predictors.fit_recurrent import Member, RecurrentOptions, fit_recurrent, merge_members, pad
 from failsight.predictors.hazard import BINS, SURVIVES, bin_labels, survival
 from failsight.predictors.recurrent import RecurrentPredictor
@@ -143,6 +143,25 @@ def test_members_fitted_apart_make_the_same_ensemble():
 def test_the_salus_network_has_4868_parameters():
     fitted = fit_mlp(make_sequences(count=12), make_sequences(count=6, seed=2), epochs=1)
     assert sum(fitted.arrays[f"{kind}{layer}"].size for kind in "wb" for layer in range(3)) == 4868
+
+
+def test_the_salus_loss_weighs_rare_types_up():
+    """10 failing steps of 100: weight 9, so a network that sees nothing says 0.5 and not 0.1; ln 2 is that loss per step."""
+    y = torch.zeros(100, 4)
+    y[:10, 0] = 1
+    weight = positive_weights(y)
+    assert weight.tolist() == [9, 50, 50, 50]
+    logits = torch.zeros(100, 4)
+    expected = np.log(2) * (9 * 10 + 90 + 3 * 100) / 400
+    assert float(salus_loss(logits, y, weight)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_salus_fit_weighs_rare_types_up():
+    blind = [replace(s, signals=np.zeros_like(s.signals), kind=min(s.kind, 0)) for s in make_sequences(count=30)]
+    share = np.mean([t >= s.onset - 20 if s.failed else False for s in blind for t in range(len(s.signals))])
+    said = fit_mlp(blind, (), epochs=60).update(blind[0].signals[0], None).type
+    assert share < 0.35
+    assert said[0] == pytest.approx(0.5, abs=0.1)
 
 
 def test_splits_are_disjoint_stratified_and_keyed():

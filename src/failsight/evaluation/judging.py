@@ -22,6 +22,7 @@ from failsight.evaluation.protocols import EpisodeFacts, Split
 from failsight.monitor.probability import ProbabilityMap, Rows, TaskHistory, fit_probability, task_histories
 from failsight.predictors.dataset import LabelledSequence, permute_labels
 from failsight.predictors.detectors import Detector, FitData
+from failsight.predictors.words import begin
 
 _POINTS = 28
 """Calibration steps per validation episode, from a tenth to twice the median successful length."""
@@ -109,7 +110,7 @@ def judge(data: DataSet, detector: Detector, split: Split, seed: int, permuted: 
 
 def trace(predictor: Predictor, sequence: LabelledSequence) -> Array:
     """(T,) evidence of one episode, by the streaming step; NaN where the detector could not tell."""
-    predictor.reset(sequence.task)
+    begin(predictor, sequence.task, sequence.instruction)
     values = np.empty(len(sequence.signals))
     for t, signals in enumerate(sequence.signals):
         values[t] = predictor.update(signals, None if sequence.hidden is None else sequence.hidden[t]).judged

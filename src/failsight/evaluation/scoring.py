@@ -13,11 +13,12 @@ from failsight.evaluation.detection import Scored
 from failsight.monitor.monitor import RiskMonitor
 from failsight.monitor.trigger import Trigger, TriggerRule
 from failsight.predictors.dataset import LabelledSequence
+from failsight.predictors.words import begin
 
 
 def score_sequence(sequence: LabelledSequence, predictor: Predictor, rule: TriggerRule, threshold: float) -> Scored:
     """One episode through a predictor and the trigger."""
-    predictor.reset(sequence.task)
+    begin(predictor, sequence.task, sequence.instruction)
     trigger = Trigger(rule, threshold)
     risks, fired, hidden, seen = [], None, None, -1
     for t, signals in enumerate(sequence.signals):

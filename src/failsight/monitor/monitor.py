@@ -15,6 +15,7 @@ from failsight.monitor.band import Band
 from failsight.monitor.probability import ProbabilityMap
 from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import Trigger, TriggerRule
+from failsight.predictors.words import begin
 
 
 class Bank(Protocol):
@@ -83,7 +84,7 @@ class RiskMonitor:
     def reset(self, task: Task) -> None:
         """Start an episode; its task decides which threshold holds."""
         self._bank.reset()
-        self.predictor.reset(task.id)
+        begin(self.predictor, task.id, task.instruction)
         self.basis = self.thresholds.choose(task.id)
         self._trigger.reset()
         self._trigger.threshold = self.basis.threshold

@@ -6,7 +6,7 @@ PREDICTORS = {
     "ledger": "failsight.predictors.ledger:LedgerPredictor",
     "gru-td": "failsight.predictors.network:GruTd",
     "gru-td-hidden": "failsight.predictors.network:GruTdHidden",
-    "salus-log": "failsight.predictors.network:SalusMlp",
+    "signal-mlp": "failsight.predictors.network:SignalMlp",
     "mist-mlp": "failsight.predictors.network:MistMlp",
     "safe-mlp": "failsight.predictors.network:SafeMlp",
     "safe-lstm": "failsight.predictors.network:SafeLstm",

@@ -40,6 +40,7 @@ class LabelledSequence:
     dimension: Array
     """(T, A) bool."""
     onset: int | None
+    instruction: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "signals", present(self.signals))
@@ -67,6 +68,7 @@ def build_sequences(run: Run, labels: Mapping[int, Labels], sampling: bool = Fal
                 kind=-1 if label.failure_type is None else FAILURE_TYPES.index(label.failure_type),
                 dimension=label.dimension,
                 onset=label.onset,
+                instruction=episode.meta.instruction,
             )
         )
     return sequences

@@ -21,6 +21,7 @@ from failsight.predictors.dataset import LabelledSequence, permute_labels
 from failsight.predictors.fit_ledger import LedgerOptions, fit_ledger
 from failsight.predictors.scalars import COLUMNS, fit_scalar
 from failsight.predictors.transforms import pad, positive_columns
+from failsight.signals.bank import UNCERTAINTY_NAMES
 
 
 class FitData(NamedTuple):
@@ -65,6 +66,12 @@ class Detector:
     """What of it is learned from labels, for that control; None: all of it."""
     columns: tuple[str, ...] = ()
     """Signals of which at least one must be there; empty: any."""
+    every_column: tuple[str, ...] = ()
+    """Signals that must all be there."""
+    types: bool = False
+    """Whether it learns from failure types."""
+    instead: str = ""
+    """What to choose where it cannot be fitted."""
     adds_prior: bool = True
     """Whether the task's failure rate is added to its displayed probability (never for the controls)."""
 
@@ -74,6 +81,11 @@ class Detector:
             return "hidden states"
         if self.columns and not any(data.has_values(name) for name in self.columns):
             return " or ".join(self.columns)
+        missing = [name for name in self.every_column if not data.has_values(name)]
+        if missing:
+            return " and ".join(missing)
+        if self.types and all(s.kind < 0 for s in data.train):
+            return "failure types"
         return ""
 
 
@@ -102,13 +114,28 @@ def _network(target: str, **dials: object) -> Callable[[FitData], Predictor]:
     def fit(data: FitData) -> Predictor:
         module = load("failsight.predictors.fit_network:fit_network")
         options = load("failsight.predictors.fit_network:TrainOptions")
-        losses = load("failsight.predictors.losses:LossOptions")
-        settings = {k: losses(main=v) if k == "loss" else v for k, v in dials.items()}
+        made = {
+            "loss": lambda v: load("failsight.predictors.losses:LossOptions")(main=v),
+            "stopping": lambda v: load("failsight.predictors.early_stop:Stopping")(
+                every=v[0], patience=v[1], blind=v[2]
+            ),
+        }
+        settings = {k: made[k](v) if k in made else v for k, v in dials.items()}
         kind = load(f"failsight.predictors.network:{target}")
         fitted: Predictor = module(kind, data.train, data.names, options(seed=data.seed, **settings))
         return fitted
 
     return fit
+
+
+def _salus(data: FitData) -> Predictor:
+    columns = [data.names.index(name) for name in UNCERTAINTY_NAMES]
+    six = [replace(s, signals=s.signals[:, columns]) for s in data.train]
+    parts = load("failsight.predictors.early_stop:set_aside")(six, data.seed)
+    kept, aside = ([six[i] for i in part] for part in parts)
+    fitted = load("failsight.predictors.fit_mlp:fit_mlp")(kept, aside, data.seed)
+    predictor: Predictor = type(fitted)({**fitted.arrays, "columns": np.array(columns)})
+    return predictor
 
 
 def _distance(target: str) -> Callable[[FitData], Predictor]:
@@ -154,6 +181,16 @@ def _failed(data: FitData) -> list[bool]:
 
 
 _SAFE = "SAFE, arXiv 2506.09937"
+_AS_SAFE: Mapping[str, object] = {
+    "optimizer": "adam",
+    "weight_decay": 1e-2,
+    "cosine": False,
+    "clip": 0.0,
+    "balance": True,
+    "dropout": 0.0,
+    "batch": 64,
+}
+"""Adam with the squares of the weights in the loss (0.01, the middle of SAFE's grid), nothing else to keep it in bounds."""
 DETECTORS: dict[str, Detector] = {
     "ledger": Detector(
         title="evidence ledger (default)",
@@ -206,10 +243,19 @@ DETECTORS: dict[str, Detector] = {
         title="recurrent hazard ensemble", source="failsight", access=Access.ACTIONS, fit=_hazard
     ),
     "salus_mlp": Detector(
-        title="SALUS network 64-64 on the log's signals",
+        title="SALUS network 6-64-64-4",
         source="SALUS",
+        access=Access.SAMPLES,
+        every_column=UNCERTAINTY_NAMES,
+        types=True,
+        instead="signal_mlp",
+        fit=_salus,
+    ),
+    "signal_mlp": Detector(
+        title="network 64-64 on the log's signals",
+        source="failsight; widths of SALUS",
         access=Access.ACTIONS,
-        fit=_network("SalusMlp", learning_rate=2e-3, weight_decay=1e-4, batch=32, epochs=20, dropout=0.0),
+        fit=_network("SignalMlp", learning_rate=2e-3, weight_decay=1e-4, batch=32, epochs=20, dropout=0.0),
     ),
     "mist_mlp": Detector(
         title="MIST risk network",
@@ -221,13 +267,13 @@ DETECTORS: dict[str, Detector] = {
         title="SAFE-MLP",
         source=_SAFE,
         access=Access.HIDDEN,
-        fit=_network("SafeMlp", loss="safe", learning_rate=1e-3, weight_decay=1e-2, batch=64, epochs=60, dropout=0.0),
+        fit=_network("SafeMlp", loss="safe", learning_rate=1e-3, epochs=120, stopping=(3, 20, 60), **_AS_SAFE),
     ),
     "safe_lstm": Detector(
         title="SAFE-LSTM",
         source=_SAFE,
         access=Access.HIDDEN,
-        fit=_network("SafeLstm", learning_rate=1e-3, weight_decay=1e-2, batch=64, epochs=15, dropout=0.0),
+        fit=_network("SafeLstm", learning_rate=3e-4, epochs=120, stopping=(3, 20, 30), **_AS_SAFE),
     ),
     "actprobe": Detector(
         title="ActProbe",
@@ -235,7 +281,14 @@ DETECTORS: dict[str, Detector] = {
         access=Access.ACTIONS,
         columns=("chunk_mse", "overlap"),
         fit=_network(
-            "ActProbe", learning_rate=1e-3, weight_decay=1e-4, batch=64, epochs=60, dropout=0.1, task_dropout=0.2
+            "ActProbe",
+            learning_rate=1e-3,
+            weight_decay=1e-4,
+            batch=64,
+            epochs=400,
+            dropout=0.0,
+            memory_dropout=0.4,
+            stopping=(5, 50, 60),
         ),
     ),
     "mahalanobis": Detector(

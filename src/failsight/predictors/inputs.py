@@ -31,6 +31,8 @@ class InputDesign:
     signals: bool = True
     only: tuple[str, ...] = ()
     """Names of the signals to read; empty: all."""
+    logarithm: bool = True
+    """Signals that are never negative as their logarithm."""
     average: bool = False
     """Also the inputs' exponential moving average with rate 1/3."""
     hidden: bool = False
@@ -137,7 +139,7 @@ def fit_inputs(train: Sequence[LabelledSequence], columns: Sequence[str], design
 def _feature_arrays(train: Sequence[LabelledSequence], columns: Sequence[str], design: InputDesign) -> dict[str, Array]:
     arrays: dict[str, Array] = {"in.width": np.array(0)}
     if design.signals:
-        arrays["in.log"] = positive_columns(pad([s.signals for s in train]))
+        arrays["in.log"] = positive_columns(pad([s.signals for s in train])) & design.logarithm
         chosen = [i for i, name in enumerate(columns) if not design.only or name in design.only]
         arrays["in.columns"] = np.array(chosen, int)
     if design.hidden:

@@ -131,13 +131,9 @@ def _pairwise(score: Tensor, batch: Batch, same_task: bool) -> Tensor:
 
 
 def _safe(logits: Tensor, batch: Batch, options: LossOptions) -> Tensor:
-    """SAFE-MLP's: the running sum of p is pushed down on successes and up on failures, classes weighted equally."""
+    """SAFE-MLP's: the running sum of p, as it is on successes and with a minus on failures."""
     total = (torch.sigmoid(logits) * batch.mask.sign()).cumsum(1)
-    sign = 1 - 2 * batch.failed[:, None]
-    rate = batch.failed.mean().clamp(0.02, 0.98)
-    weight = torch.where(batch.failed > 0, 0.5 / rate, 0.5 / (1 - rate))[:, None]
-    upper = batch.lengths[:, None].float()
-    return _mean(weight * (sign * total + (1 - sign) / 2 * upper) / upper, batch.mask)
+    return _mean((1 - 2 * batch.failed[:, None]) * total, batch.mask)
 
 
 def _contrast(memory: Tensor, batch: Batch) -> Tensor:

@@ -17,17 +17,20 @@ from failsight.predictors.features import LOG_MASK, Whitening
 
 
 class MlpPredictor:
-    """Streaming step; sees only the first signals of the bank, as many as its first layer takes."""
+    """Streaming step; sees as many signals as its first layer takes."""
 
     name = "salus-mlp"
     hidden_size = 0
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        """Args: arrays: `mean`, `scale` (S,) and `w0 b0 w1 b1 w2 b2` of the three layers."""
+        """Args: arrays: `mean`, `scale` (S,) and `w0 b0 w1 b1 w2 b2` of the three layers; `columns` (S,) says where its
+        signals are among those of a step, by default the first.
+        """
         self.arrays = dict(arrays)
         if "w2" not in arrays:
             raise BundleError("The model file is not a salus-mlp predictor.")
-        self._inputs = inputs = len(arrays["mean"])
+        inputs = len(arrays["mean"])
+        self._columns = arrays["columns"] if "columns" in arrays else np.arange(inputs)
         self._whitening = Whitening(mean=arrays["mean"], scale=arrays["scale"], signals=inputs, log=LOG_MASK[:inputs])
 
     def reset(self, task: str) -> None:
@@ -35,7 +38,7 @@ class MlpPredictor:
 
     def update(self, signals: Array, hidden: Array | None) -> Risk:
         """Risk from this tick's signals."""
-        probability = self.probabilities(signals[: self._inputs])
+        probability = self.probabilities(signals[self._columns])
         return Risk(p_fail=float(probability.max()), type=probability)
 
     def probabilities(self, signals: Array) -> Array:

@@ -5,8 +5,8 @@
 | gru-td | signals, averages, hidden (16 components) | GRU 32 | logit, fitted to TD(0.9) targets | own |
 | safe-mlp | hidden | D-256-1 | running sum of sigmoids | Gu et al. 2025, arXiv 2506.09937 |
 | safe-lstm | hidden | LSTM 256, linear | logit | Gu et al. 2025 |
-| actprobe | chunk error, action norm, time, task | LSTM 32 with a skip | logit | Huang et al. 2026, arXiv 2606.08508 |
-| salus-log | signals | S-64-64-1 | logit | SALUS |
+| actprobe | chunk error, action norm, time, instruction | LSTM 32 with a skip, 16-8-1 | logit | Huang et al. 2026, arXiv 2606.08508 |
+| signal-mlp | signals | S-64-64-1 | logit | own, the widths of SALUS |
 | mist-mlp | hidden, unit length | D-2048-768-(1 + A) | first logit; one risk per action dimension | MIST-VLA (github.com/AnikS22/mist-vla) |
 
 SAFE-MLP's sum grows with time by construction: it is kept as published, and its late AUC is the clock's.
@@ -23,6 +23,7 @@ import numpy as np
 from failsight.core.errors import BundleError
 from failsight.core.types import FAILURE_TYPES, Array, Risk
 from failsight.predictors.inputs import InputDesign, InputStream
+from failsight.predictors.words import embed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +37,8 @@ class Design:
     """Widths of the hidden layers after the cell."""
     skip: bool = False
     """The layers also see the inputs beside the cell's output."""
-    task_state: bool = False
-    """The cell starts from a learned vector of the task (zeros on an unknown one)."""
+    text: int = 0
+    """The cell starts from a vector of that size made of the instruction's words; 0: from zeros."""
     unit_length: bool = False
     """Inputs are scaled to length 1."""
     cumulative: bool = False
@@ -54,8 +55,8 @@ class NetworkPredictor:
     design = Design(inputs=InputDesign())
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        """Args: arrays: the inputs' (`in.*`), the cell's (`cell.x`, `cell.h`, `cell.bx`, `cell.bh`, `start.<task>`) and
-        the layers' (`w0`, `b0`, ...).
+        """Args: arrays: the inputs' (`in.*`), the cell's (`cell.x`, `cell.h`, `cell.bx`, `cell.bh`), the instruction's
+        (`text.w`, `text.b`, and `.w`, `.b` of `text.h`, `text.c`) and the layers' (`w0`, `b0`, ...).
         """
         self.arrays = dict(arrays)
         try:
@@ -68,12 +69,21 @@ class NetworkPredictor:
         self.reset("")
 
     def reset(self, task: str) -> None:
-        """Start an episode."""
+        """Start an episode, its instruction unknown."""
         self._inputs.reset(task)
         self._sum = 0.0
-        start = self.arrays.get(f"start.{task}") if self.design.task_state else None
-        self._h = np.zeros(self.design.units, np.float32) if start is None else start.astype(np.float32)
+        self._h = np.zeros(self.design.units, np.float32)
         self._c = np.zeros(self.design.units, np.float32)
+        self.instruct("")
+
+    def instruct(self, text: str) -> None:
+        """Where the network reads the instruction, its cell starts from it."""
+        if self.design.text:
+            seen = np.maximum(self._linear("text", embed(text, self.design.text)), 0)
+            self._h, self._c = self._linear("text.h", seen), self._linear("text.c", seen)
+
+    def _linear(self, name: str, x: Array) -> Array:
+        return np.asarray(self.arrays[f"{name}.w"] @ x + self.arrays[f"{name}.b"])
 
     def update(self, signals: Array, hidden: Array | None) -> Risk:
         """Score after one more step."""
@@ -165,23 +175,23 @@ class SafeLstm(NetworkPredictor):
 
 
 class ActProbe(NetworkPredictor):
-    """ActProbe: two action signals and the time, conditioned on the task."""
+    """ActProbe: two action signals and the time, conditioned on the instruction."""
 
     name = "actprobe"
     design = Design(
         inputs=InputDesign(only=("chunk_mse", "overlap", "action_norm", "action_magnitude"), time=True),
         cell="lstm",
         units=32,
-        layers=(32,),
+        layers=(16, 8),
         skip=True,
-        task_state=True,
+        text=64,
     )
 
 
-class SalusMlp(NetworkPredictor):
-    """The SALUS network with one output on whatever signals a log has (no failure types there)."""
+class SignalMlp(NetworkPredictor):
+    """Two layers of 64 on whatever signals a log has, one output: what is left of SALUS without its signals and types."""
 
-    name = "salus-log"
+    name = "signal-mlp"
     design = Design(inputs=InputDesign(), layers=(64, 64))
 
 

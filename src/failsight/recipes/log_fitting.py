@@ -139,7 +139,8 @@ def fit_with(
     split = split_sequences(data.sequences, options.seed)
     lacks = detector.lacks(FitData(split.train, data.columns, options.seed))
     if lacks:
-        raise EpisodeDataError(f"The detector {options.detector} needs {lacks}; {run.root} has none. Choose another.")
+        choose = detector.instead or "another"
+        raise EpisodeDataError(f"The detector {options.detector} needs {lacks}; {run.root} has none. Choose {choose}.")
     _note_data(data, note)
     predictor = detector.fit(FitData(split.train, data.columns, options.seed))
     held = [trace(predictor, s) for s in split.validate]
