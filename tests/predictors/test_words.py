@@ -66,6 +66,8 @@ def test_the_instruction_starts_the_cell():
     predictor = actprobe()
     begin(predictor, "any", text)
     assert first_score(predictor) == pytest.approx(np.tanh(0.5) / 2, abs=1e-6)
+    begin(predictor, text, "")
+    assert first_score(predictor) == pytest.approx(np.tanh(0.5) / 2, abs=1e-6)
     predictor.reset("any")
     assert first_score(predictor) == 0
 

@@ -237,7 +237,9 @@ def _tensors(
         mask = _balance(mask, failed)
     names = sorted({s.task for s in train})
     task = np.array([names.index(s.task) for s in train])
-    words = np.stack([embed(s.instruction, text) for s in train]) if text else np.zeros((count, 0), np.float32)
+    words = (
+        np.stack([embed(s.instruction or s.task, text) for s in train]) if text else np.zeros((count, 0), np.float32)
+    )
     parts = (torch.from_numpy(a) for a in (failed, mask, task, lengths, lost))
     return _Tensors(torch.from_numpy(x), Batch(*parts), torch.from_numpy(dimension), torch.from_numpy(words))
 

@@ -29,10 +29,10 @@ class Instructed(Protocol):
 
 
 def begin(predictor: Predictor, task: str, instruction: str) -> None:
-    """Start an episode of any predictor: `reset`, and the instruction where one is wanted."""
+    """Start an episode of any predictor: `reset`, and the instruction where one is wanted (else the task's name)."""
     predictor.reset(task)
     if isinstance(predictor, Instructed):
-        predictor.instruct(instruction)
+        predictor.instruct(instruction or task)
 
 
 def words(text: str) -> list[str]:
