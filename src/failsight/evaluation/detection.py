@@ -179,8 +179,10 @@ class TypeScores:
 
 
 def type_scores(episodes: Sequence[Scored], key: str) -> TypeScores:
-    """Which type, among failed episodes: the largest mean type score over the last `_TYPE_STEPS` steps."""
-    bad = [e for e in episodes if e.failed]
+    """In hindsight, which type, among episodes known to have failed: the largest mean score over the last `_TYPE_STEPS`
+    steps. What can be said in time is `evaluation.failure_types`.
+    """
+    bad = [e for e in episodes if e.failed and e.kind >= 0]
     truth = np.array([e.kind for e in bad], int)
     guess = np.array([int(np.argmax(e.types[-_TYPE_STEPS:].mean(0))) for e in bad], int)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array
-from failsight.evaluation.detection import Scored
+from failsight.evaluation.detection import Scored, type_scores
 from failsight.evaluation.intervals import Estimate, bootstrap
 
 LEAD = 20
@@ -40,7 +40,7 @@ class TypeFigure:
     confusion: Array
     """(5, 5) counts, rows the truth."""
     unasked: int
-    """Failures without a known onset or type."""
+    """Episodes nobody could ask: failures without a known onset or type; all, where no failure has one."""
     lead: int
 
     def as_dict(self, rate_hz: float) -> dict[str, Any]:
@@ -79,6 +79,17 @@ def type_figure(episodes: Sequence[Scored], key: str, lead: int = 0) -> TypeFigu
         unasked=len(episodes) - len(answers.truth),
         lead=lead,
     )
+
+
+def type_rows(episodes: Sequence[Scored], key: str, rate_hz: float) -> dict[str, Any]:
+    """The figure at the onset, with `before_onset` (`LEAD` steps earlier) and `hindsight` beside it: the mean over the
+    last steps of episodes that are known to have failed, among the four types, which nobody can act on.
+    """
+    return {
+        **type_figure(episodes, key).as_dict(rate_hz),
+        "before_onset": type_figure(episodes, key, LEAD).as_dict(rate_hz),
+        "hindsight": type_scores(episodes, key).as_dict(),
+    }
 
 
 def ask(episodes: Sequence[Scored], lead: int) -> Answers:

@@ -25,6 +25,7 @@ from failsight.episodes.run import Run
 from failsight.evaluation import detection
 from failsight.evaluation.bench_figures import auc_figures, bootstraps, control_estimate, other_figures
 from failsight.evaluation.detection import Scored
+from failsight.evaluation.failure_types import type_rows
 from failsight.evaluation.judging import DataSet, Traces, facts_of, judge, load_traces, save_traces
 from failsight.evaluation.patterns import importance, learn_rules
 from failsight.evaluation.protocols import Split
@@ -39,6 +40,7 @@ from failsight.predictors.fit_mlp import fit_mlp
 from failsight.predictors.fit_recurrent import RecurrentOptions, fit_recurrent
 from failsight.recipes.collecting import CollectOptions, collect_run, commit, versions
 from failsight.recipes.experiment import Reporter
+from failsight.recipes.fitting import FitOptions, calibrate, choose_rule
 from failsight.recipes.tabletop import all_tasks, plan
 from failsight.reports.html import write_report
 from failsight.runtime.pool import run_pool
@@ -192,7 +194,7 @@ def ground_truth(folder: Path, data: Data) -> dict[str, Any]:
     plain = [replace(s, signals=s.signals[:, :width]) for s in data.whole.sequences]
     test = [plain[i] for i in data.split.seen]
     parts = split_sequences([s for i, s in enumerate(plain) if i not in set(data.split.seen.tolist())], 0)
-    split = replace(parts, train=(*parts.train, *parts.calibrate), calibrate=())  # no alarm is calibrated here
+    split = replace(parts, train=(*parts.train, *parts.calibrate), calibrate=())  # alarms: see _types
     recurrent = fit_recurrent(split.train, split.validate, RecurrentOptions())
     rule = TriggerRule()
     scored = score_all(test, recurrent, rule, float("inf"))
@@ -200,7 +202,7 @@ def ground_truth(folder: Path, data: Data) -> dict[str, Any]:
     rules = learn_rules(split.train, test, SIGNAL_NAMES)
     carried = importance(recurrent, test, SIGNAL_NAMES, data.whole.facts.horizon // 2, "bench-tabletop")
     return {
-        "types": _types(split, test, scored, rule),
+        "types": _types(split, test, recurrent, data.whole.rate_hz),
         "time_to_failure": _time(split, test, recurrent),
         "dimensions": _dimensions(folder, split, scored, score_all(test, _fit_mist(split), rule, float("inf")), names),
         "rules": [{**r._asdict(), "rule": r.sentence()} for r in rules],
@@ -212,22 +214,27 @@ def _fit_mist(split: FitSplit) -> Predictor:
     return DETECTORS["mist_mlp"].fit(FitData(split.train, SIGNAL_COLUMNS, 0))
 
 
-def _types(
-    split: FitSplit, test: Sequence[LabelledSequence], scored: list[Scored], rule: TriggerRule
-) -> dict[str, Any]:
-    """Macro F1 of the ensemble, of the six-signal network, of the same network on all signals and on random ones."""
+def _types(split: FitSplit, test: Sequence[LabelledSequence], recurrent: Predictor, rate_hz: float) -> dict[str, Any]:
+    """Failure type of the ensemble, of the six-signal network, of the same network on all signals and on random ones.
 
-    def scores(name: str, part: FitSplit, episodes: Sequence[LabelledSequence], inputs: int) -> dict[str, Any]:
-        model = fit_mlp(part.train, part.validate, 0, inputs=inputs)
-        return detection.type_scores(score_all(episodes, model, rule, float("inf")), name).as_dict()
+    Each has its own alarm, calibrated on the validation successes (which also chose its epoch).
+    """
+
+    def rows(name: str, model: Predictor, part: FitSplit, episodes: Sequence[LabelledSequence]) -> dict[str, Any]:
+        rule = choose_rule(model, part.validate, FitOptions())
+        alarm = calibrate(model, part.validate, rule, FitOptions().alpha)
+        return type_rows(score_all(episodes, model, rule, alarm.threshold), name, rate_hz)
+
+    def salus(part: FitSplit, inputs: int) -> Predictor:
+        return fit_mlp(part.train, part.validate, 0, inputs=inputs)
 
     noise = FitSplit(**{k: tuple(map(_random_signals, getattr(split, k))) for k in ("train", "validate", "calibrate")})
-    truth = np.array([s.kind for s in scored if s.failed])
+    truth = np.array([s.kind for s in test if s.failed])
     return {
-        "recurrent": detection.type_scores(scored, "recurrent").as_dict(),
-        "salus_six_signals": scores("six", split, test, 6),
-        "salus_all_signals": scores("all", split, test, len(SIGNAL_NAMES)),
-        "salus_random_signals": scores("random", noise, [_random_signals(s) for s in test], 6),
+        "recurrent": rows("recurrent", recurrent, split, test),
+        "salus_six_signals": rows("six", salus(split, 6), split, test),
+        "salus_all_signals": rows("all", salus(split, len(SIGNAL_NAMES)), split, test),
+        "salus_random_signals": rows("random", salus(noise, 6), noise, [_random_signals(s) for s in test]),
         "chance_f1": _chance(truth),
         "constant_f1": _constant(truth),
     }
@@ -238,13 +245,13 @@ def _random_signals(s: LabelledSequence) -> LabelledSequence:
 
 
 def _constant(truth: Array) -> float:
-    """Macro F1 of always guessing the most frequent type."""
+    """Macro F1 in hindsight of always guessing the most frequent type."""
     counts = np.bincount(truth, minlength=len(FAILURE_TYPES))
     return float(2 * counts.max() / (len(truth) + counts.max()) / (counts > 0).sum())
 
 
 def _chance(truth: Array, draws: int = 300) -> float:
-    """Mean macro F1 of guesses that have the right frequencies and know nothing."""
+    """Mean macro F1 in hindsight of guesses that have the right frequencies and know nothing."""
     rng, values = keyed_rng("chance f1"), []
     kinds = np.unique(truth)
     for _ in range(draws):

@@ -14,6 +14,7 @@ from failsight.episodes.run import Run
 from failsight.evaluation import detection
 from failsight.evaluation.detection import Scored
 from failsight.evaluation.explain import Reference, explain
+from failsight.evaluation.failure_types import LEAD, type_figure
 from failsight.evaluation.judging import trace
 from failsight.evaluation.leaks import Leak, find_leaks
 from failsight.evaluation.scoring import replay
@@ -70,7 +71,20 @@ def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:
     rows.append(("false alarms", str(detection.false_alarms(scored))))
     rows.append(("failures that trigger", str(detection.recall(scored))))
     rows.append(("lead before the end, steps", str(detection.lead_steps(scored))))
-    return rows
+    return rows + _type_rows(scored, run.meta.action_spec.rate_hz)
+
+
+def _type_rows(scored: Sequence[Scored], rate_hz: float) -> list[tuple[str, str]]:
+    """Failure type when it matters; in hindsight it is another, easier question."""
+    ahead = f"{LEAD} steps" + (f" ({LEAD / rate_hz:.2g} s)" if rate_hz else "")
+    return [
+        ("failure type at the onset, macro F1 of 5 classes", str(type_figure(scored, "bundle").macro_f1)),
+        (f"... {ahead} before the onset", str(type_figure(scored, "bundle", LEAD).macro_f1)),
+        (
+            "... in hindsight, of 4 types, failures known, last 80 steps",
+            str(detection.type_scores(scored, "bundle").macro_f1),
+        ),
+    ]
 
 
 def _scores(risks: Sequence[Risk]) -> Array:

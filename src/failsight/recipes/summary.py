@@ -15,6 +15,7 @@ from failsight.core.types import FAILURE_TYPES, Outcome, Task
 from failsight.episodes.run import Run
 from failsight.evaluation import detection
 from failsight.evaluation.detection import Scored
+from failsight.evaluation.failure_types import type_rows
 from failsight.evaluation.intervals import Estimate, mean_of_fits, proportion
 from failsight.evaluation.paired import compare
 from failsight.evaluation.scoring import score_all
@@ -61,7 +62,7 @@ def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) 
         },
         "failure_types": _types([s.kind for s in sequences]),
         "detection": _detection(result, sequences, scored),
-        "types": {n: detection.type_scores(scored[n], n).as_dict() for n in (DEFAULT, "salus_mlp") if n in scored},
+        "types": {n: type_rows(scored[n], n, rate) for n in (DEFAULT, "salus_mlp") if n in scored},
         "false_alarm_rate": {
             **detection.false_alarms(default).as_dict(),
             "alpha": calibration.alpha,
