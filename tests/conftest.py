@@ -20,6 +20,18 @@ from failsight.predictors.hazard import BINS, SURVIVES, UNKNOWN
 from failsight.signals.bank import SIGNAL_NAMES
 
 
+@pytest.fixture(autouse=True, scope="session")
+def caches(tmp_path_factory):
+    """Converted data lands in a folder of the test run, never in somebody's home."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
 @pytest.fixture
 def key():
     return EpisodeKey(seed=3, task="home", episode=1)

@@ -16,7 +16,7 @@ from failsight.policies.vla.discrete import decode, encode
 from failsight.policies.vla.normalise import Normaliser, statistics
 from failsight.policies.vla.options import Augment
 from failsight.policies.vla.windows import Windows, choose_actions, window_frames
-from failsight.recipes.data_sets import open_data
+from failsight.recipes.data_sets import default_cache, open_data
 
 
 def recording(frames=5, side=16, **changes):
@@ -53,7 +53,7 @@ def test_hdf5_round_trip(folder):
     assert np.array_equal(data.images["front"][:5], item.images["front"])
     assert np.array_equal(data.actions[5:10], item.actions)
     assert open_data(folder).fingerprint == data.fingerprint
-    again = load_demonstrations(folder / ".frames")
+    again = load_demonstrations(default_cache(folder))
     assert again.fingerprint == data.fingerprint
 
 
@@ -69,15 +69,15 @@ def test_a_changed_folder_is_read_again(folder):
         (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), "damaged or half-written"),
         (lambda p: p.write_bytes(b"not a file at all"), "damaged or half-written"),
         (lambda p: rewrite(p, lambda f: f.__delitem__("actions")), "lacks actions"),
-        (lambda p: rewrite(p, lambda f: replace_set(f, "images", np.zeros((5, 8, 8), np.uint8))), "images have shape"),
+        (lambda p: rewrite(p, lambda f: replace_set(f, "images", np.zeros((5, 8, 8), np.uint8))), "pictures are"),
         (lambda p: rewrite(p, lambda f: replace_set(f, "images", np.zeros((5, 8, 9, 3), np.uint8))), "16 x 16 pixels"),
-        (lambda p: rewrite(p, lambda f: replace_set(f, "images", np.zeros((5, 16, 16, 4), np.uint8))), "must be"),
+        (lambda p: rewrite(p, lambda f: replace_set(f, "images", np.zeros((5, 16, 16, 4), np.uint8))), "pictures are"),
         (
             lambda p: rewrite(p, lambda f: replace_set(f, "images", np.zeros((4, 16, 16, 3), np.uint8))),
             "lengths differ",
         ),
         (lambda p: rewrite(p, lambda f: replace_set(f, "actions", np.full((5, 3), 9.0))), "outside its declared range"),
-        (lambda p: rewrite(p, lambda f: replace_set(f, "actions", np.full((5, 3), np.nan))), "not finite"),
+        (lambda p: rewrite(p, lambda f: replace_set(f, "actions", np.full((5, 3), np.nan))), "expected finite numbers"),
         (lambda p: rewrite(p, lambda f: replace_set(f, "actions", np.zeros((5, 7)))), "must be"),
     ],
 )
@@ -87,7 +87,8 @@ def test_bad_recordings_are_one_sentence_naming_the_file(folder, damage, message
     with pytest.raises(EpisodeDataError, match=message) as caught:
         open_data(folder)
     assert path.name in str(caught.value)
-    assert not (folder / ".frames").exists(), "nothing half-written"
+    assert sorted(p.suffix for p in folder.iterdir()) == [".h5"] * 3, "nothing is put into the data set"
+    assert not default_cache(folder).exists(), "nothing half-written"
 
 
 def replace_set(file, name, values):

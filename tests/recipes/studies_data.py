@@ -23,7 +23,7 @@ def drives_to_audit():
                 instruction=f"go {'left' if i % 2 else 'right'}",
                 scenario=f"s{i % 4}",
                 images={"cam0": np.zeros((frames, 24, 24, 3), np.uint8)},
-                states=np.zeros((frames, 2), np.float32),
+                states=rng.standard_normal((frames, 2)).astype(np.float32),
                 actions=drift,
             )
         )

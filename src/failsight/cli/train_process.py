@@ -38,7 +38,11 @@ def train(
         if first and isinstance(values, dict) and (step % 50 == 0 or "valid_total" in values):
             console.print(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
-    fitted = run(data, config, out, progress=progress)
+    def note(text: str) -> None:
+        if first:
+            console.print(text, soft_wrap=True, markup=False)
+
+    fitted = run(data, config, out, progress=progress, note=note)
     if first:
         chosen = "" if config.fit.best_by == "last" else f", {config.fit.best_by} {fitted.best_value:.4g}"
         console.print(f"checkpoint {fitted.best} (step {fitted.best_step}{chosen})")

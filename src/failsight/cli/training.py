@@ -106,7 +106,7 @@ def _train_one(data: Path, folder: Path, config: TrainConfig, simulator: str, tr
     try:
         judge = success_in(simulator, trials, workers) if simulator and config.fit.best_by == "success" else None
         check = partial(require_drivable, simulator)
-        fitted = train(data, config, folder, progress=progress, success=judge, check=check)
+        fitted = train(data, config, folder, progress=progress, success=judge, check=check, note=reporter.note)
         by = "the last" if config.fit.best_by == "last" else f"{config.fit.best_by} {fitted.best_value:.4g}"
         console.print(f"checkpoint {fitted.best} (step {fitted.best_step}, {by})")
         if simulator:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,9 +20,11 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from failsight.core.errors import EpisodeDataError, StorageError
+from failsight.core.foreign import read_count, read_object, read_text
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import Array
 
+_HEADER = "episodes.json"
 OPTIONAL = ("chunks", "fails", "failing", "left", "resets")
 """Arrays a data set may lack."""
 
@@ -30,7 +33,8 @@ OPTIONAL = ("chunks", "fails", "failing", "left", "resets")
 class Demonstration:
     """One episode of T frames.
 
-    Raises EpisodeDataError on construction when lengths differ, it is empty, has no instruction, or is not finite.
+    Raises EpisodeDataError on construction when lengths or shapes differ, it is empty, has no instruction, or its
+    states or actions are not finite in float32 (the place is named; training data has no "missing").
     """
 
     name: str
@@ -53,12 +57,14 @@ class Demonstration:
     """(T,) float32 steps until the onset; inf on a success, NaN unknown."""
     resets: Array | None = None
     """(T,) float32: 1 from the frame on where the robot was given a new instruction."""
+    changes: tuple[tuple[int, str], ...] = ()
+    """Later instructions of the same episode, in order: the frame each holds from, and its text."""
 
     def __post_init__(self) -> None:
         frames = len(self.actions)
         if frames == 0:
             raise EpisodeDataError(f"Episode {self.name} has no frames; delete its file.")
-        if not self.instruction.strip():
+        if not all(text.strip() for text in (self.instruction, *(text for _, text in self.changes))):
             raise EpisodeDataError(
                 f"Episode {self.name} has no instruction; add one, or name the task in its file name."
             )
@@ -74,8 +80,32 @@ class Demonstration:
         if len(set(lengths.values())) > 1:
             text = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise EpisodeDataError(f"Episode {self.name}: lengths differ ({text}); the file was cut short.")
-        if not (np.isfinite(self.states).all() and np.isfinite(self.actions).all()):
-            raise EpisodeDataError(f"Episode {self.name} has states or actions that are not finite.")
+        starts = [0, *(frame for frame, _ in self.changes), frames]
+        if sorted(set(starts)) != starts:
+            raise EpisodeDataError(f"Episode {self.name}: instructions change at frames {starts[1:-1]} of {frames}.")
+        for name, rank in _RANKS.items():
+            self._require_numbers(name, rank)
+
+    def _require_numbers(self, name: str, rank: int) -> None:
+        values = getattr(self, name)
+        if values is None:
+            return
+        if values.ndim != rank or values.dtype.kind not in "fiu":
+            raise EpisodeDataError(
+                f"Episode {self.name}: {name} are {values.dtype} of shape {values.shape}; numbers in {rank} dimensions "
+                "are wanted."
+            )
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(values.astype(np.float32))
+        if name in ("states", "actions", "chunks") and bad.any():
+            place = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise EpisodeDataError(
+                f"Episode {self.name}, frame {place[0]}: {name} entry {place[1:]} is {values[place]}, not finite; correct "
+                "it or leave the episode out."
+            )
+
+
+_RANKS = {"states": 2, "actions": 2, "chunks": 3, "fails": 1, "failing": 1, "left": 1, "resets": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +117,13 @@ class EpisodeRow:
     scenario: str
     first: int
     length: int
+    changes: tuple[tuple[int, str], ...] = ()
+    """As in `Demonstration`."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every instruction of the episode, in order."""
+        return (self.instruction, *(text for _, text in self.changes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +147,7 @@ class DemonstrationSet:
     """Control steps between two stored frames."""
     source: str
     fingerprint: str
-    """16 hex digits over states, actions and instructions."""
+    """16 hex digits over everything a policy learns from: arrays (pictures and labels included), texts, specs."""
     phrasings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Instruction -> other wordings of the same task, for language augmentation."""
 
@@ -122,11 +159,16 @@ class DemonstrationSet:
     @property
     def instructions(self) -> tuple[str, ...]:
         """Every instruction, sorted."""
-        return tuple(sorted({row.instruction for row in self.episodes}))
+        return tuple(sorted({text for row in self.episodes for text in row.texts}))
 
 
 def check_actions(name: str, actions: Array, spec: ActionSpec) -> None:
-    """Raises EpisodeDataError when an action lies outside its declared range, naming the dimension."""
+    """Raises EpisodeDataError when actions have another width or lie outside their declared range."""
+    if actions.shape[1] != len(spec.dimensions):
+        raise EpisodeDataError(
+            f"Episode {name} has {actions.shape[1]} action dimensions and the data set {len(spec.dimensions)} "
+            f"({', '.join(spec.names)})."
+        )
     slack = 1e-4 * (spec.high - spec.low)
     outside = (actions < spec.low - slack) | (actions > spec.high + slack)
     if outside.any():
@@ -148,12 +190,16 @@ def save_demonstrations(
     steps_per_frame: int = 1,
     phrasings: Mapping[str, Sequence[str]] | None = None,
 ) -> DemonstrationSet:
-    """Write the folder in one pass with bounded memory; it appears whole or not at all."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    """Write the folder in one pass with bounded memory; it appears whole or not at all.
+
+    An older data set there is replaced. Raises StorageError for a folder that holds something else.
+    """
+    if folder.exists() and not (folder / _HEADER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StorageError(f"{folder} is there and is no data set of demonstrations; choose another folder.")
+    partial = _beside(folder)
     try:
         partial.mkdir(parents=True)
-        rows, parts = [], _Parts(partial)
+        rows, parts = [], _Parts(partial, action_spec, observation_spec)
         for item in demonstrations:
             check_actions(item.name, item.actions, action_spec)
             _check_sizes(item, observation_spec)
@@ -171,9 +217,8 @@ def save_demonstrations(
             "fingerprint": parts.fingerprint,
             "episodes": [asdict(row) for row in rows],
         }
-        (partial / "episodes.json").write_text(json.dumps(header))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        (partial / _HEADER).write_text(json.dumps(header))
+        _replace(folder, partial)
     except OSError as error:
         raise StorageError(
             f"Cannot write {folder}: {error.strerror}. Free disk space or choose another folder."
@@ -183,35 +228,84 @@ def save_demonstrations(
     return load_demonstrations(folder)
 
 
+def _beside(folder: Path) -> Path:
+    """A name in the same place that nobody else uses."""
+    return folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:12]}")
+
+
+def _replace(folder: Path, partial: Path) -> None:
+    old = _beside(folder)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def load_demonstrations(folder: Path) -> DemonstrationSet:
-    """Mapped arrays of a folder. Raises EpisodeDataError when it is not one, or incomplete."""
-    path = folder / "episodes.json"
+    """Mapped arrays of a folder. Raises EpisodeDataError when it is not one, incomplete, or its parts disagree."""
+    path = folder / _HEADER
     if not path.is_file():
-        raise EpisodeDataError(f"{folder} holds no demonstrations: it has no episodes.json.")
-    header: dict[str, Any] = json.loads(path.read_text())
-    spec = ObservationSpec.from_dict(header["observation_spec"])
-    cameras = [name for name, _, _ in spec.cameras]
-    missing = [n for n in ("states", "actions", *(f"images.{c}" for c in cameras)) if not _file(folder, n).is_file()]
-    if missing:
-        raise EpisodeDataError(f"{folder} lacks {', '.join(missing)}; make it again.")
-
-    def optional(name: str) -> Array | None:
-        return np.load(_file(folder, name), mmap_mode="r") if _file(folder, name).is_file() else None
-
+        raise EpisodeDataError(f"{folder} holds no demonstrations: it has no {_HEADER}.")
+    header = read_object(path)
+    try:
+        actions, observations = (
+            ActionSpec.from_dict(header["action_spec"]),
+            ObservationSpec.from_dict(header["observation_spec"]),
+        )
+        episodes = tuple(_read_row(row, f"{path}, episode {i}") for i, row in enumerate(header["episodes"]))
+        steps = read_count(header["steps_per_frame"], f"{path}, steps_per_frame", 1)
+        source, fingerprint = str(header["source"]), str(header["fingerprint"])
+        phrasings = {str(key): [str(text) for text in texts] for key, texts in header["phrasings"].items()}
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise EpisodeDataError(f"{path} is not what this version writes ({error}); make the folder again.") from error
+    sizes: dict[str, tuple[int, ...]] = {
+        f"images.{name}": (height, width, 3) for name, height, width in observations.cameras
+    }
+    sizes |= {"states": (len(observations.state),), "actions": (len(actions.dimensions),)}
+    frames = max((row.first + row.length for row in episodes), default=0)
+    arrays = {name: _map(_file(folder, name), frames, size) for name, size in sizes.items()}
+    optional = {n: _map(_file(folder, n), frames, None) for n in OPTIONAL if _file(folder, n).is_file()}
     return DemonstrationSet(
         folder=folder,
-        action_spec=ActionSpec.from_dict(header["action_spec"]),
-        observation_spec=spec,
-        episodes=tuple(EpisodeRow(**row) for row in header["episodes"]),
-        images={camera: np.load(_file(folder, f"images.{camera}"), mmap_mode="r") for camera in cameras},
-        states=np.load(_file(folder, "states"), mmap_mode="r"),
-        actions=np.load(_file(folder, "actions"), mmap_mode="r"),
-        **{name: optional(name) for name in OPTIONAL},
-        steps_per_frame=header["steps_per_frame"],
-        source=header["source"],
-        fingerprint=header["fingerprint"],
-        phrasings=header["phrasings"],
+        action_spec=actions,
+        observation_spec=observations,
+        episodes=episodes,
+        images={name: arrays[f"images.{name}"] for name, _, _ in observations.cameras},
+        states=arrays["states"],
+        actions=arrays["actions"],
+        **{name: optional.get(name) for name in OPTIONAL},
+        steps_per_frame=steps,
+        source=source,
+        fingerprint=fingerprint,
+        phrasings=phrasings,
     )
+
+
+def _read_row(row: dict[str, Any], where: str) -> EpisodeRow:
+    changes = tuple((read_count(t, where), read_text(text, where)) for t, text in row.get("changes", ()))
+    return EpisodeRow(
+        name=read_text(row["name"], where),
+        instruction=read_text(row["instruction"], where),
+        scenario=read_text(row["scenario"], where),
+        first=read_count(row["first"], where),
+        length=read_count(row["length"], where, 1),
+        changes=changes,
+    )
+
+
+def _map(path: Path, frames: int, size: tuple[int, ...] | None) -> Array:
+    """A mapped array of `frames` rows of a size (None: any)."""
+    try:
+        array: Array = np.load(path, mmap_mode=None if size and 0 in size else "r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise EpisodeDataError(f"{path} is missing or damaged ({error}); make the folder again.") from error
+    kind = np.uint8 if path.name.startswith("images.") else np.float32
+    if array.dtype != kind or len(array) != frames or (size is not None and array.shape[1:] != size):
+        raise EpisodeDataError(
+            f"{path} holds {array.dtype} of shape {array.shape} and {_HEADER} says {frames} frames"
+            f"{'' if size is None else f' of {size}'} in {np.dtype(kind)}; make the folder again."
+        )
+    return array
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -220,11 +314,20 @@ def _file(folder: Path, name: str) -> Path:
 
 def _row(item: Demonstration, first: int) -> EpisodeRow:
     return EpisodeRow(
-        name=item.name, instruction=item.instruction, scenario=item.scenario, first=first, length=len(item.actions)
+        name=item.name,
+        instruction=item.instruction,
+        scenario=item.scenario,
+        first=first,
+        length=len(item.actions),
+        changes=item.changes,
     )
 
 
 def _check_sizes(item: Demonstration, spec: ObservationSpec) -> None:
+    if item.states.shape[1] != len(spec.state):
+        raise EpisodeDataError(
+            f"Episode {item.name} has {item.states.shape[1]} state entries and the data set {len(spec.state)}."
+        )
     for name, height, width in spec.cameras:
         found = item.images[name].shape[1:3] if name in item.images else None
         if found != (height, width):
@@ -237,10 +340,11 @@ def _check_sizes(item: Demonstration, spec: ObservationSpec) -> None:
 class _Parts:
     """Raw appends per array, turned into `.npy` by a header at the end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, actions: ActionSpec, observations: ObservationSpec) -> None:
         self._folder, self.frames = folder, 0
         self._shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self._digest = hashlib.blake2b(digest_size=8)
+        self._digest.update(json.dumps([actions.as_dict(), observations.as_dict()], sort_keys=True).encode())
 
     def add(self, item: Demonstration) -> None:
         arrays = {f"images.{camera}": np.asarray(pixels) for camera, pixels in item.images.items()}
@@ -252,13 +356,16 @@ class _Parts:
         if self._shapes and set(arrays) != set(self._shapes):
             different = ", ".join(sorted(set(arrays) ^ set(self._shapes)))
             raise EpisodeDataError(f"Episode {item.name} and the ones before it do not both have: {different}.")
-        for name, array in arrays.items():
-            self._shapes.setdefault(name, (array.shape[1:], array.dtype))
+        self._digest.update(json.dumps([item.instruction, item.changes, item.scenario]).encode())
+        for name, array in sorted(arrays.items()):
+            shape = self._shapes.setdefault(name, (array.shape[1:], array.dtype))[0]
+            if array.shape[1:] != shape:
+                raise EpisodeDataError(f"Episode {item.name}: {name} have shape {array.shape[1:]}, the others {shape}.")
+            content = np.ascontiguousarray(array)
+            self._digest.update(f"{name}{content.shape}".encode())
+            self._digest.update(content.data if content.size else b"")
             with open(self._folder / f"{name}.raw", "ab") as file:
-                file.write(np.ascontiguousarray(array).tobytes())
-        self._digest.update(item.instruction.encode())
-        for name in ("states", "actions"):
-            self._digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+                file.write(content.data if content.size else b"")
         self.frames += len(item.actions)
 
     @property

@@ -7,7 +7,9 @@ read through here. `where` is the place as a person finds it: file, line, key. E
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,6 +137,41 @@ def read_picture(value: Any, where: str) -> Array:
     if array.dtype.kind == "f" and (array != np.rint(array)).any():
         raise EpisodeDataError(f"{where}: a picture holds bytes 0 to 255 or floats 0 to 1, found {_range(array)}.")
     return array.astype(np.uint8)
+
+
+def read_pictures(value: Any, where: str) -> Array:
+    """(T, H, W, 3) uint8, `read_picture` for a whole episode: its range is judged over all frames, never frame by frame."""
+    array = np.asarray(value)
+    if array.ndim == 4 and array.shape[1] == 3 and array.shape[3] != 3:
+        array = array.transpose(0, 2, 3, 1)
+    if array.ndim != 4 or array.shape[3] != 3 or 0 in array.shape[1:]:
+        raise EpisodeDataError(f"{where}: pictures are (frames, height, width, 3), found {array.shape}.")
+    if array.dtype == np.uint8 or not len(array):
+        return array.astype(np.uint8, copy=False)
+    if array.dtype.kind not in "fiu":
+        raise EpisodeDataError(f"{where}: a picture holds bytes 0 to 255 or floats 0 to 1, found {array.dtype}.")
+    scale = 255 if array.dtype.kind == "f" and array.max() <= 1 else 1
+    result = np.empty(array.shape, np.uint8)
+    for t, picture in enumerate(array):
+        bytes_ = scale == 255 or array.dtype.kind != "f" or (picture == np.rint(picture)).all()
+        if not (bytes_ and np.isfinite(picture).all() and picture.min() >= 0 and picture.max() <= 255):
+            raise EpisodeDataError(
+                f"{where}, frame {t}: a picture holds bytes 0 to 255 or floats 0 to 1, found {_range(picture)}."
+            )
+        result[t] = picture if scale == 1 else np.rint(picture.astype(np.float32) * 255)
+    return result
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; not-a-number literals, other JSON and what is no JSON are refused."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        raise EpisodeDataError(f"Cannot read {path} ({reason}); the file is damaged or missing.") from error
+    if not isinstance(found, dict):
+        raise EpisodeDataError(f"{path}: expected a JSON object, found {_shown(found)}.")
+    return found
 
 
 def require_distinct(values: Iterable[Hashable], where: str, what: str) -> None:

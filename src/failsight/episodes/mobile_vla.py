@@ -1,9 +1,10 @@
 """Mobile-VLA recordings: one HDF5 file per episode, read and written.
 
 Layout: `images` (N, H, W, 3) uint8; `actions` (N, 3) float = linear_x, linear_y (m/s), angular_z (rad/s);
-`action_event_types` (N,); optional `language_instruction` (1,) bytes; attributes `episode_name`, `num_frames`. The
-scenario stands in the file name (`episode_00012_2box_hori_left.h5`). Ours also holds `states` (N, S) and the names of
-its entries; readers of the original ignore them.
+`action_event_types` (N,); optional `language_instruction`: one text (scalar or (1,)) or one per frame; attributes
+`episode_name`, `num_frames`. The scenario stands in the file name (`episode_00012_2box_hori_left.h5`). Ours also holds
+`states` (N, S) and the names of its entries, which readers of the original ignore, and checksums throughout. Lengths
+are those of the arrays; `num_frames` is not used.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import numpy as np
 
 from failsight.core.demonstrations import Demonstration
 from failsight.core.errors import EpisodeDataError, StorageError
+from failsight.core.foreign import read_array, read_pictures, read_text, require_distinct
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.types import Array
+from failsight.episodes.hdf5 import hdf5_file, read_dataset
 
 CAMERA = "front"
 RATE_HZ = 2.5
@@ -33,12 +36,18 @@ ACTIONS = ActionSpec(
     rate_hz=RATE_HZ,
     gripper_closed_sign=1,
 )
+_CHECKED = ("v110", "v110")
+"""The oldest file format whose every part has a checksum, so that a flipped bit is found."""
 _SCENARIO = re.compile(r"\d+box_(?:vert|hori)_(?:left|right)(?:_\w+)?")
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The `.h5` and `.hdf5` files of a folder, sorted."""
-    return sorted(path for path in folder.glob("*") if path.suffix in (".h5", ".hdf5"))
+    """The `.h5` and `.hdf5` files of a folder, sorted; hidden ones are none of ours."""
+    return sorted(
+        path
+        for path in folder.glob("*")
+        if path.suffix.lower() in (".h5", ".hdf5") and path.is_file() and not path.name.startswith(".")
+    )
 
 
 def write_episode(path: Path, item: Demonstration, state_names: tuple[str, ...] = ()) -> None:
@@ -48,16 +57,18 @@ def write_episode(path: Path, item: Demonstration, state_names: tuple[str, ...] 
     actions[:, : item.actions.shape[1]] = item.actions
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w") as file:
-            file.create_dataset("images", data=item.images[CAMERA], compression="gzip", compression_opts=1)
-            file.create_dataset("actions", data=actions)
+        with h5py.File(partial, "w", libver=_CHECKED) as file:
             file.create_dataset(
-                "action_event_types", data=[b"episode_start"] + [b"keyboard_action"] * (len(actions) - 1)
+                "images", data=item.images[CAMERA], compression="gzip", compression_opts=1, fletcher32=True
             )
-            file.create_dataset("language_instruction", data=[item.instruction.encode()])
+            file.create_dataset("actions", data=actions, fletcher32=True)
+            events = [b"episode_start"] + [b"keyboard_action"] * (len(actions) - 1)
+            file.create_dataset("action_event_types", data=np.array(events), fletcher32=True)
+            file.create_dataset("language_instruction", data=_told(item), fletcher32=True)
             if state_names:
-                file.create_dataset("states", data=item.states).attrs["names"] = list(state_names)
-            file.attrs["episode_name"], file.attrs["num_frames"] = item.name, len(actions)
+                states = file.create_dataset("states", data=item.states.astype(np.float32), fletcher32=True)
+                states.attrs["names"] = np.array([name.encode() for name in state_names])
+            file.attrs["episode_name"], file.attrs["num_frames"] = np.bytes_(item.name.encode()), len(actions)
         os.replace(partial, path)
     except OSError as error:
         raise StorageError(
@@ -65,35 +76,110 @@ def write_episode(path: Path, item: Demonstration, state_names: tuple[str, ...] 
         ) from error
 
 
-def read_episode(path: Path) -> Demonstration:
-    """One file. Raises EpisodeDataError: damaged, incomplete, without instruction, empty, of a wrong shape."""
-    try:
-        with h5py.File(path, "r") as file:
-            missing = [name for name in ("images", "actions") if name not in file]
-            if missing:
-                raise EpisodeDataError(f"{path} lacks {' and '.join(missing)}; it is not a Mobile-VLA recording.")
-            images, actions = np.asarray(file["images"]), np.asarray(file["actions"], np.float32)
-            states = (
-                np.asarray(file["states"], np.float32) if "states" in file else np.zeros((len(actions), 0), np.float32)
-            )
-            told = file["language_instruction"][0] if "language_instruction" in file else b""
-    except (OSError, KeyError, RuntimeError) as error:
-        raise EpisodeDataError(
-            f"{path} cannot be read ({str(error).split(chr(10))[0]}); it is damaged or half-written. Delete it or record it again."
-        ) from error
-    if actions.ndim != 2 or actions.shape[1] not in (2, 3):
-        raise EpisodeDataError(f"{path}: actions have shape {actions.shape}; they must be (N, 3), or (N, 2).")
-    if images.ndim != 4:
-        raise EpisodeDataError(f"{path}: images have shape {images.shape}; they must be (N, height, width, 3).")
-    text = told.decode() if isinstance(told, bytes) else str(told)
+def _told(item: Demonstration) -> Array:
+    """The instruction, or one per frame where it changes."""
+    texts = [item.instruction] * (len(item.actions) if item.changes else 1)
+    for start, text in item.changes:
+        texts[start:] = [text] * (len(texts) - start)
+    return np.array([text.encode() for text in texts])
+
+
+def read_episode(path: Path, order: tuple[str, ...] | None = None) -> Demonstration:
+    """One file; `order`: names of the state entries as wanted.
+
+    Raises EpisodeDataError: damaged, incomplete, without instruction, empty, of a wrong shape, not finite, other states,
+    too large, or pointing outside the file.
+    """
+    with hdf5_file(path) as file:
+        missing = [name for name in ("images", "actions") if name not in file]
+        if missing:
+            raise EpisodeDataError(f"{path} lacks {' and '.join(missing)}; it is not a Mobile-VLA recording.")
+        images = read_pictures(read_dataset(file, "images", path), f"{path}: images")
+        actions = _actions(file, path)
+        states, names = _states(file, path, len(actions))
+        texts = _texts(file, path, len(actions))
+    if order not in (None, names) and len(actions):
+        assert order is not None
+        states = states[:, [names.index(name) for name in _same(names, order, path)]]
     return Demonstration(
         name=path.name,
-        instruction=text or instruction_from(path),
+        instruction=texts[0],
+        changes=tuple((t, texts[t]) for t in range(1, len(texts)) if texts[t] != texts[t - 1]),
         scenario=scenario_of(path),
         images={CAMERA: images},
         states=states,
         actions=actions,
     )
+
+
+def _actions(file: h5py.File, path: Path) -> Array:
+    """(N, 2 or 3) in the order of `ACTIONS`, by name where the file says names."""
+    values = read_dataset(file, "actions", path)
+    if values.ndim != 2 or values.shape[1] not in (2, 3):
+        raise EpisodeDataError(f"{path}: actions have shape {values.shape}; they must be (N, 3), or (N, 2).")
+    names = _names_of(file, "actions", path)
+    wanted = tuple(dimension.name for dimension in ACTIONS.dimensions[: values.shape[1]])
+    if names not in ((), wanted):
+        values = values[:, [names.index(name) for name in _same(names, wanted, path)]]
+    return (
+        read_array(values, f"{path}: actions", (None, values.shape[1]))
+        if len(values)
+        else np.zeros(values.shape, np.float32)
+    )
+
+
+def _states(file: h5py.File, path: Path, frames: int) -> tuple[Array, tuple[str, ...]]:
+    """(N, S) and S names; one number per frame is one entry."""
+    if "states" not in file:
+        return np.zeros((frames, 0), np.float32), ()
+    values = read_dataset(file, "states", path)
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2:
+        raise EpisodeDataError(f"{path}: states have shape {values.shape}; they must be (N, entries).")
+    names = _names_of(file, "states", path) or tuple(f"state_{i}" for i in range(values.shape[1]))
+    if len(names) != values.shape[1]:
+        raise EpisodeDataError(f"{path}: states have {values.shape[1]} entries and {len(names)} names.")
+    if not values.size:
+        return np.zeros(values.shape, np.float32), names
+    return read_array(values, f"{path}: states", (None, len(names))), names
+
+
+def _names_of(file: h5py.File, dataset: str, path: Path) -> tuple[str, ...]:
+    found = file[dataset].attrs.get("names")
+    names = (
+        () if found is None else tuple(read_text(name, f"{path}: a name of {dataset}") for name in np.atleast_1d(found))
+    )
+    require_distinct(names, str(path), f"the name in {dataset}")
+    return names
+
+
+def _same(names: tuple[str, ...], wanted: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    if sorted(names) != sorted(wanted):
+        raise EpisodeDataError(
+            f"{path} has the entries {', '.join(names) or 'none'} where {', '.join(wanted) or 'none'} are wanted; a data "
+            "set has the same in every file."
+        )
+    return wanted
+
+
+def _texts(file: h5py.File, path: Path, frames: int) -> list[str]:
+    """One text, or one per frame; from the file name where the file says nothing."""
+    where = f"{path}: language_instruction"
+    told = read_dataset(file, "language_instruction", path) if "language_instruction" in file else np.array([])
+    lines = [_line(value, where) for value in np.atleast_1d(told).tolist()] if told.size else [""]
+    if told.ndim > 1 or (len(set(lines)) > 1 and len(lines) != frames):
+        raise EpisodeDataError(f"{where} has shape {told.shape}; one text, or one per frame, is wanted.")
+    return [line or instruction_from(path) for line in (lines if len(set(lines)) > 1 else lines[:1])]
+
+
+def _line(value: object, where: str) -> str:
+    """The text, empty when nothing stands there; padding and a byte-order mark go."""
+    if isinstance(value, bytes | str):
+        pad, mark = (b"\0", b"\xef\xbb\xbf") if isinstance(value, bytes) else ("\0", "\ufeff")
+        value = value.rstrip(pad).removeprefix(mark)  # type: ignore[arg-type]
+        if not value.strip():
+            return ""
+    return read_text(value, where)
 
 
 def scenario_of(path: Path) -> str:
@@ -122,13 +208,15 @@ def read_folder(folder: Path) -> tuple[Iterator[Demonstration], ActionSpec, Obse
         raise EpisodeDataError(f"{folder} holds no .h5 files.")
     first = read_episode(files[0])
     height, width = first.images[CAMERA].shape[1:3]
-    observation = ObservationSpec(state=_state_names(files[0], first.states), cameras=((CAMERA, height, width),))
+    with hdf5_file(files[0]) as file:
+        names = _states(file, files[0], len(first.actions))[1]
+    observation = ObservationSpec(state=names, cameras=((CAMERA, height, width),))
     dimensions = first.actions.shape[1]
     spec = ActionSpec(dimensions=ACTIONS.dimensions[:dimensions], frame="base", rate_hz=RATE_HZ, gripper_closed_sign=1)
 
     def episodes() -> Iterator[Demonstration]:
         for path in files:
-            item = read_episode(path)
+            item = read_episode(path, names)
             if item.actions.shape[1] != dimensions:
                 raise EpisodeDataError(
                     f"{path} has {item.actions.shape[1]} action dimensions and {files[0].name} has {dimensions}; "
@@ -137,10 +225,3 @@ def read_folder(folder: Path) -> tuple[Iterator[Demonstration], ActionSpec, Obse
             yield item
 
     return episodes(), spec, observation
-
-
-def _state_names(path: Path, states: Array) -> tuple[str, ...]:
-    if states.shape[1] == 0:
-        return ()
-    with h5py.File(path, "r") as file:
-        return tuple(str(name) for name in file["states"].attrs["names"])

@@ -9,11 +9,8 @@ import numpy as np
 
 from failsight.core.demonstrations import DemonstrationSet
 from failsight.core.types import Array
-
-TWIN_DISTANCE = 0.1
-"""Episodes of a scenario whose resampled action paths differ on average by less than this share of the data's own
-deviation are near-duplicates."""
-_POINTS = 16
+from failsight.policies.vla.normalise import STILL
+from failsight.recipes.data_warnings import TWIN_DISTANCE, all_scale_warnings, language_warnings, paths
 
 
 class DataAudit(NamedTuple):
@@ -32,6 +29,7 @@ def audit_data(data: DemonstrationSet, windows: tuple[int, ...] = (1, 8, 16)) ->
     rows.append(("length", f"{lengths.min()} to {lengths.max()}, median {np.median(lengths):.0f}"))
     _diversity(data, rows, warnings)
     _actions(data, rows, warnings)
+    warnings += all_scale_warnings(data)
     _paths(data, rows, warnings)
     whole = [int(np.maximum(lengths - size + 1, 0).sum()) for size in windows]
     rows += [(f"windows of {s}", f"{lengths.sum()} ({n} without padding)") for s, n in zip(windows, whole, strict=True)]
@@ -45,7 +43,7 @@ def audit_data(data: DemonstrationSet, windows: tuple[int, ...] = (1, 8, 16)) ->
 def _diversity(data: DemonstrationSet, rows: list[tuple[str, str]], warnings: list[str]) -> None:
     for kind, values in (
         ("scenarios", [row.scenario for row in data.episodes]),
-        ("instructions", [row.instruction for row in data.episodes]),
+        ("instructions", [text for row in data.episodes for text in row.texts]),
     ):
         counts = Counter(values)
         share = np.array(list(counts.values())) / len(values)
@@ -58,15 +56,16 @@ def _diversity(data: DemonstrationSet, rows: list[tuple[str, str]], warnings: li
             warnings.append(f"{len(rare)} {kind} have fewer than 5 episodes ({rare[0]!r}).")
     texts: dict[str, set[str]] = {}
     for row in data.episodes:
-        texts.setdefault(row.scenario, set()).add(row.instruction)
+        texts.setdefault(row.scenario, set()).update(row.texts)
     if len(data.instructions) == 1 and len(texts) > 1:
         warnings.append("every scenario has the same instruction; a policy can ignore language and lose nothing.")
+    warnings += language_warnings(data)
 
 
 def _actions(data: DemonstrationSet, rows: list[tuple[str, str]], warnings: list[str]) -> None:
     values = np.asarray(data.actions)
     for i, dimension in enumerate(data.action_spec.dimensions):
-        column = values[:, i]
+        column = values[:, i].astype(np.float64)
         rows.append(
             (
                 f"action {dimension.name} ({dimension.unit or 'unit not said'})",
@@ -74,11 +73,10 @@ def _actions(data: DemonstrationSet, rows: list[tuple[str, str]], warnings: list
                 f"deviation {column.std():.3f}",
             )
         )
-        if column.std() < 1e-6:
-            warnings.append(
-                f"action dimension {dimension.name} never changes ({column[0]:g}); leave it out with --action-dims."
-            )
-        elif dimension.kind != "binary" and np.abs(column).max() < 0.05 * max(abs(dimension.low), abs(dimension.high)):
+        largest = np.abs(column).max()
+        if np.ptp(column) <= STILL * largest:
+            continue
+        if dimension.kind != "binary" and largest < 0.05 * max(abs(dimension.low), abs(dimension.high)):
             warnings.append(f"action dimension {dimension.name} uses less than 5 % of its declared range.")
     exact = np.mean([np.isin(values[:, i], _common(values[:, i])).mean() for i in range(values.shape[1])])
     if exact > 0.95 and not all(d.kind == "binary" for d in data.action_spec.dimensions):
@@ -92,16 +90,15 @@ def _common(column: Array) -> Array:
 
 def _paths(data: DemonstrationSet, rows: list[tuple[str, str]], warnings: list[str]) -> None:
     """Spread of action paths within a scenario, and pairs of episodes that are all but the same."""
-    scale = np.maximum(np.asarray(data.actions).std(0), 1e-6)
-    paths = np.stack([_resample(np.asarray(data.actions[r.first : r.first + r.length])) / scale for r in data.episodes])
+    found = paths(data)
     names = np.array([row.scenario for row in data.episodes])
     spreads, twins = [], []
     for name in np.unique(names):
         at = np.flatnonzero(names == name)
-        spreads.append(float(paths[at].std(0).mean()))
+        spreads.append(float(found[at].std(0).mean()))
         for i, a in enumerate(at):
             rest = at[i + 1 :]
-            close = np.abs(paths[rest] - paths[a]).mean((1, 2)) < TWIN_DISTANCE if len(rest) else np.zeros(0, bool)
+            close = np.abs(found[rest] - found[a]).mean((1, 2)) < TWIN_DISTANCE if len(rest) else np.zeros(0, bool)
             twins += [(int(a), int(b)) for b in rest[close]]
     rows.append(("path spread within a scenario", f"{np.mean(spreads):.2f} of the actions' deviation"))
     involved = {e for pair in twins for e in pair}
@@ -111,8 +108,3 @@ def _paths(data: DemonstrationSet, rows: list[tuple[str, str]], warnings: list[s
             f"{len(involved)} of {len(data.episodes)} episodes have a near-duplicate: a random split puts copies on both "
             "sides, so a low validation loss may be memory. Hold whole scenarios out."
         )
-
-
-def _resample(actions: Array) -> Array:
-    at = np.linspace(0, len(actions) - 1, _POINTS)
-    return np.stack([np.interp(at, np.arange(len(actions)), actions[:, i]) for i in range(actions.shape[1])], 1)

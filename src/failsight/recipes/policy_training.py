@@ -28,11 +28,12 @@ from failsight.policies.vla.store import read_config
 from failsight.policies.vla.windows import choose_actions
 from failsight.recipes.collecting import commit, versions
 from failsight.recipes.data_sets import open_data
+from failsight.recipes.data_warnings import before_training, copy_groups
 from failsight.recipes.train_config import TrainConfig
 
 
 def split_of(data: DemonstrationSet, hold_out: Sequence[str], share: float, seed: int) -> Split:
-    """Episodes to train and to validate on; scenarios in `hold_out` are in neither.
+    """Episodes to train and to validate on; scenarios in `hold_out` are in neither, and copies stay together.
 
     Raises FailsightError for a scenario the data does not have.
     """
@@ -42,8 +43,15 @@ def split_of(data: DemonstrationSet, hold_out: Sequence[str], share: float, seed
     rest = [i for i, row in enumerate(data.episodes) if row.scenario not in hold_out]
     order = keyed_rng("split", seed).permutation(len(rest))
     count = max(1, round(share * len(rest))) if share > 0 and len(rest) > 1 else 0
-    valid = sorted(rest[i] for i in order[:count])
-    return Split(tuple(i for i in rest if i not in set(valid)), tuple(valid))
+    group = copy_groups(data)
+    chosen: set[int] = set()
+    for i in order:
+        if len(chosen) >= count:
+            break
+        chosen |= {e for e in rest if group[e] == group[rest[i]]}
+    if len(chosen) == len(rest):
+        chosen = set()  # all are copies of one another: nothing can be judged on them
+    return Split(tuple(i for i in rest if i not in chosen), tuple(sorted(chosen)))
 
 
 def make_config(data: DemonstrationSet, options: TrainConfig, split: Split) -> VLAConfig:
@@ -125,10 +133,12 @@ def train(
     failure_loss: FailureLoss | None = None,
     cache: Path | None = None,
     check: Callable[[VLAConfig], None] = lambda config: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Fitted:
     """Train and write `folder/best`, `folder/last`, `folder/case.json`; interrupted, the same call goes on.
 
-    `check` refuses, before the first step, a policy that could not be used as planned (driven in a simulator).
+    `check` refuses, before the first step, a policy that could not be used as planned (driven in a simulator); `note`
+    is told then what in the data will not teach what it seems to.
     """
     import torch
     from accelerate import PartialState
@@ -144,9 +154,12 @@ def train(
     split = split_of(data, options.hold_out, options.validation_share, options.fit.seed)
     config = make_config(data, options, split)
     check(config)
+    warnings = before_training(data, config, split)
+    for line in warnings:
+        note(f"careful: {line}")
     began = time.monotonic()
     if processes.is_main_process:
-        write_case(folder, config, options, state="training")
+        write_case(folder, config, options, state="training", warnings=warnings)
         write_text_atomic(folder / "train_config.json", json.dumps(asdict(options), indent=1, default=str))
     try:
         fitted = fit(

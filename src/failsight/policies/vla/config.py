@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import Array
+from failsight.policies.vla.words import WORD_RULE, vocabulary_of, words
 
 MAX_TOKENS = 20
 
@@ -38,6 +38,8 @@ class TinyConfig:
     keypoints: int = 48
     flow_width: int = 256
     flow_steps: int = 6
+    word_rule: int = WORD_RULE
+    """How an instruction is cut into words; 1 in checkpoints that do not say."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Command, seed, data fingerprint and success table that made the weights."""
 
@@ -52,7 +54,7 @@ class TinyConfig:
         Punctuation and case are dropped; words beyond MAX_TOKENS are ignored.
         """
         index = {word: i + 2 for i, word in enumerate(self.vocabulary)}
-        ids = [index.get(word, 1) for word in re.findall(r"[a-z]+", instruction.lower())][:MAX_TOKENS]
+        ids = [index.get(word, 1) for word in words(instruction, self.word_rule)][:MAX_TOKENS]
         return np.array(ids + [0] * (MAX_TOKENS - len(ids)), np.int64)
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,7 +67,7 @@ class TinyConfig:
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> TinyConfig:
         """Inverse of `as_dict`."""
-        values = dict(data)
+        values = {"word_rule": 1, **data}
         values["action_spec"] = ActionSpec.from_dict(data["action_spec"])
         values["observation_spec"] = ObservationSpec.from_dict(data["observation_spec"])
         for name in ("vocabulary", "state_mean", "state_std"):
@@ -73,6 +75,4 @@ class TinyConfig:
         return TinyConfig(**values)
 
 
-def vocabulary_of(instructions: list[str]) -> tuple[str, ...]:
-    """All words of the training instructions, sorted."""
-    return tuple(sorted({word for text in instructions for word in re.findall(r"[a-z]+", text.lower())}))
+__all__ = ["MAX_TOKENS", "TinyConfig", "vocabulary_of"]

@@ -10,6 +10,7 @@ from failsight.core.errors import FailsightError, UnknownNameError
 from failsight.core.ranges import Between, Count, Share
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.policies.vla.pixels import PixelChoice
+from failsight.policies.vla.words import WORD_RULE
 
 HeadKind = Literal["fc", "lstm", "gpt", "discrete", "flow"]
 HistoryKind = Literal["one-step", "policy-head", "interleaved"]
@@ -120,6 +121,8 @@ class VLAConfig:
     """Of actions and states: q01, q99, min, max, mean, std, plus `clip` and `epsilon`."""
     vocabulary: tuple[str, ...] = ()
     """Words of the training instructions (`tiny` only)."""
+    word_rule: int = WORD_RULE
+    """How an instruction is cut into words (`tiny` only); 1 in checkpoints that do not say."""
     gripper_ratio: float = 0.05
     """Weight of the gripper's cross-entropy beside the arm's loss."""
     arm_loss: ArmLoss = "huber"
@@ -146,7 +149,7 @@ class VLAConfig:
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> VLAConfig:
         """Inverse of `as_dict`."""
-        values = dict(data)
+        values = {"word_rule": 1, **data}
         backbone = {**data["backbone"], "layers": tuple(data["backbone"]["layers"])}
         values["backbone"] = BackboneConfig(**backbone)
         values["head"] = HeadConfig(**data["head"])

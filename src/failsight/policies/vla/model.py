@@ -44,7 +44,12 @@ class VLAModel(nn.Module):
         self.backbone: Any
         if config.backbone.family == "tiny":
             self.backbone = TinyBackbone(
-                config.backbone, config.vocabulary, cameras, config.history.window, start=folder is None
+                config.backbone,
+                config.vocabulary,
+                cameras,
+                config.history.window,
+                start=folder is None,
+                word_rule=config.word_rule,
             )
         else:
             whole = folder / "backbone" if folder is not None and config.backbone.tuning == "full" else None

@@ -14,6 +14,7 @@ from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Observation, PolicyOutput, Task
 from failsight.policies.vla.checkpoint import load_checkpoint
 from failsight.policies.vla.network import Batch, TinyVLA
+from failsight.policies.vla.normalise import moments
 
 
 class TinyPolicy:
@@ -98,5 +99,9 @@ class TinyPolicy:
 
 
 def state_statistics(states: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation (floored at 0.02) of the state entries, (N, S) -> (S,), (S,)."""
-    return states.mean(0), np.maximum(states.std(0), 0.02)
+    """Mean and standard deviation of the tabletop's state entries, (N, S) -> (S,), (S,).
+
+    The deviation is floored at 0.02 of their own units (metres, radians), which only suits that simulator.
+    """
+    mean, deviation = moments(states)
+    return mean, np.maximum(deviation, 0.02)

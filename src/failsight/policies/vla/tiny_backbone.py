@@ -2,7 +2,7 @@
 
 Convolution towers under language modulation (see `network.Tower`) give one token per camera; a transformer over
 [language][frame: cameras, action tokens][next frame ...] is causal between frames. No vocabulary is pretrained: the
-words are those of the training instructions, and an unknown word says nothing.
+words (of any script, see `words`) are those of the training instructions, and an unknown word says nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from failsight.policies.vla.backbone import BINS, Features
 from failsight.policies.vla.base import find_tiny, tiny_weights
 from failsight.policies.vla.design import BackboneConfig
 from failsight.policies.vla.network import Tower
+from failsight.policies.vla.telling import MAX_WORDS
+from failsight.policies.vla.words import WORD_RULE, words
 
 LANGUAGE, KEYPOINTS, WORD = 64, 48, 32
-MAX_WORDS, MAX_BINS = 24, 128
+MAX_BINS = 128
 PAD, UNKNOWN, RESET = 0, 1, 2
 _OWN = ("kinds", "words", "positions", "ages", "bins", "bin_places")
 """Tables that belong to a data set, a window or a head; a checkpoint of others may have none, or of another size."""
@@ -54,11 +56,17 @@ class TinyBackbone(nn.Module):
     """See the module docstring."""
 
     def __init__(
-        self, config: BackboneConfig, vocabulary: Sequence[str], cameras: int, window: int, start: bool
+        self,
+        config: BackboneConfig,
+        vocabulary: Sequence[str],
+        cameras: int,
+        window: int,
+        start: bool,
+        word_rule: int = WORD_RULE,
     ) -> None:
-        """`start`: begin with the weights of `config.source`, when there is one."""
+        """`start`: begin with the weights of `config.source`, when there is one; `word_rule`: see `words`."""
         super().__init__()
-        self.config, self._cameras = config, cameras
+        self.config, self._cameras, self._rule = config, cameras, word_rule
         self._index = {word: i + RESET + 1 for i, word in enumerate(vocabulary)}
         width = config.width
         self.words = nn.Embedding(len(vocabulary) + RESET + 1, WORD, padding_idx=PAD)
@@ -127,7 +135,7 @@ class TinyBackbone(nn.Module):
 
     def ids(self, text: str, reset: bool) -> list[int]:
         """(MAX_WORDS,) word numbers: 0 pads, 1 is an unknown word, 2 says "re-instructed"."""
-        found = [RESET] * reset + [self._index.get(word, UNKNOWN) for word in re.findall(r"[a-z]+", text.lower())]
+        found = [RESET] * reset + [self._index.get(word, UNKNOWN) for word in words(text, self._rule)]
         return (found + [PAD] * MAX_WORDS)[:MAX_WORDS]
 
     def bin_rows(self) -> Tensor:

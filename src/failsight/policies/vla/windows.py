@@ -15,6 +15,7 @@ from torch import Tensor
 from failsight.core.demonstrations import DemonstrationSet
 from failsight.core.errors import SpecMismatchError
 from failsight.core.types import Array
+from failsight.policies.vla import normalise
 from failsight.policies.vla.augment import augment
 from failsight.policies.vla.batch import WindowBatch
 from failsight.policies.vla.design import VLAConfig
@@ -58,6 +59,7 @@ class Windows:
         self._episode = np.concatenate(
             [np.full(data.episodes[e].length, e) for e in episodes] or [np.zeros(0, np.int64)]
         )
+        self._texts, self._text = data.instructions, text_numbers(data)
 
     def __len__(self) -> int:
         return len(self._at)
@@ -66,11 +68,13 @@ class Windows:
         """The windows `rows`; `seed` keys the augmentation (None: none)."""
         data, config = self._data, self._config
         frames, early = self._frames(rows)
-        texts = [data.episodes[e].instruction for e in self._episode[rows]]
+        said = self._text[frames]
+        texts = [self._texts[number] for number in said[:, -1]]
         images = np.stack([np.asarray(data.images[name])[frames] for name, _, _ in config.observation_spec.cameras], 2)
         states = self.states.forward(np.asarray(data.states)[frames])
         target, inside = self._targets(frames, rows)
-        weight = inside * ~early[..., None] * self._ages()[None, :, None]
+        counts = ~early & (said == said[:, -1:])  # what was done under another text is not taught under this one
+        weight = inside * counts[..., None] * self._ages()[None, :, None]
         batch = WindowBatch(
             images=torch.from_numpy(np.ascontiguousarray(images.transpose(0, 1, 2, 5, 3, 4))),
             states=torch.from_numpy(states),
@@ -107,15 +111,15 @@ class Windows:
         return frames, np.array([p[1] for p in pairs])
 
     def _targets(self, frames: Array, rows: Array) -> tuple[Array, Array]:
-        """(B, W, H, A) normalised chunks and (B, W, H) whether each action lies inside the episode."""
+        """(B, W, H, A) normalised chunks and (B, W, H) whether each action was done in this episode and for its text."""
         data, steps = self._data, self._config.chunk
         if data.chunks is not None:
             chunk = np.asarray(data.chunks)[frames][..., :steps, self._columns]
             return self.actions.forward(chunk), np.ones(chunk.shape[:3], bool)
         last = np.array([data.episodes[e].first + data.episodes[e].length - 1 for e in self._episode[rows]])
         wanted = frames[..., None] + np.arange(steps)
-        inside = wanted <= last[:, None, None]
         at = np.minimum(wanted, last[:, None, None])
+        inside = (wanted <= last[:, None, None]) & (self._text[at] == self._text[frames][..., None])
         return self.actions.forward(np.asarray(data.actions)[at][..., self._columns]), inside
 
     def _resets(self, frames: Array) -> list[bool]:
@@ -136,11 +140,19 @@ class Windows:
         return torch.from_numpy(np.where(early, np.nan, found).astype(np.float32))
 
 
+def text_numbers(data: DemonstrationSet) -> Array:
+    """(N,) which of `data.instructions` holds at every frame."""
+    number = {text: i for i, text in enumerate(data.instructions)}
+    found = np.zeros(len(data.actions), np.int32)
+    for row in data.episodes:
+        for start, text in ((0, row.instruction), *row.changes):
+            found[row.first + start : row.first + row.length] = number[text]
+    return found
+
+
 def state_normaliser(config: VLAConfig) -> Normaliser:
-    """States are always standardised, with a floor against entries that hardly move."""
-    stats, size = config.statistics, len(config.observation_spec.state)
-    table = {**stats["state"], "std": [max(s, 0.02) for s in stats["state"]["std"]]}
-    return Normaliser("mean-std", table, False, 0.0, np.zeros(size, bool))
+    """How a policy's states are normalised."""
+    return normalise.state_normaliser(config.statistics["state"], len(config.observation_spec.state))
 
 
 def require_actions(data: DemonstrationSet, config: VLAConfig) -> None:
