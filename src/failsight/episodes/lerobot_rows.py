@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from failsight.core.errors import EpisodeDataError
 from failsight.core.foreign import read_array
 from failsight.core.types import Array
+from failsight.episodes.parquet import read_table
 
 MOST_ROWS = 50_000_000
 MOST_BYTES = 8 * 2**30
@@ -155,16 +156,16 @@ def read_schema(path: Path) -> pa.Schema:
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a Parquet file, page checksums verified. Raises EpisodeDataError: damaged, missing, too large."""
+    """Some columns of a Parquet file, checksums verified. Raises EpisodeDataError: damaged, missing, too large."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(path) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
                 raise EpisodeDataError(f"{path} has no column {missing[0]}.")
             _require_bounded(file, columns, path)
-            return file.read(columns=list(columns))
     except (OSError, ValueError, pa.ArrowException, MemoryError, OverflowError) as error:
         raise EpisodeDataError(f"Cannot read {path} ({error}); the file is damaged or missing.") from error
+    return read_table(path, columns)
 
 
 def _require_bounded(file: pq.ParquetFile, columns: Sequence[str], path: Path) -> None:
