@@ -337,11 +337,19 @@ def _check_sizes(item: Demonstration, spec: ObservationSpec) -> None:
             )
 
 
+def _resets(item: Demonstration) -> Array:
+    """Where the robot was given a new instruction: as said, else from the first change of text on."""
+    if item.resets is not None:
+        return item.resets
+    first = item.changes[0][0] if item.changes else len(item.actions)
+    return (np.arange(len(item.actions)) >= first).astype(np.float32)
+
+
 class _Parts:
     """Raw appends per array, turned into `.npy` by a header at the end."""
 
     def __init__(self, folder: Path, actions: ActionSpec, observations: ObservationSpec) -> None:
-        self._folder, self.frames = folder, 0
+        self._folder, self.frames, self._resets = folder, 0, False
         self._shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self._digest = hashlib.blake2b(digest_size=8)
         self._digest.update(json.dumps([actions.as_dict(), observations.as_dict()], sort_keys=True).encode())
@@ -350,9 +358,10 @@ class _Parts:
         arrays = {f"images.{camera}": np.asarray(pixels) for camera, pixels in item.images.items()}
         arrays |= {"states": np.asarray(item.states, np.float32), "actions": np.asarray(item.actions, np.float32)}
         for name in OPTIONAL:
-            value = getattr(item, name)
+            value = _resets(item) if name == "resets" else getattr(item, name)
             if value is not None:
                 arrays[name] = np.asarray(value, np.float32)
+        self._resets |= bool(arrays["resets"].any())
         if self._shapes and set(arrays) != set(self._shapes):
             different = ", ".join(sorted(set(arrays) ^ set(self._shapes)))
             raise EpisodeDataError(f"Episode {item.name} and the ones before it do not both have: {different}.")
@@ -375,6 +384,9 @@ class _Parts:
     def finish(self) -> None:
         for name, (shape, dtype) in self._shapes.items():
             raw = self._folder / f"{name}.raw"
+            if name == "resets" and not self._resets:
+                raw.unlink()
+                continue
             whole = (self.frames, *shape)
             target = open_memmap(_file(self._folder, name), "w+", dtype, whole)
             if target.size:
