@@ -166,9 +166,11 @@ def _texts(file: h5py.File, path: Path, frames: int) -> list[str]:
     """One text, or one per frame; from the file name where the file says nothing."""
     where = f"{path}: language_instruction"
     told = read_dataset(file, "language_instruction", path) if "language_instruction" in file else np.array([])
-    lines = [_line(value, where) for value in np.atleast_1d(told).tolist()] if told.size else [""]
-    if told.ndim > 1 or (len(set(lines)) > 1 and len(lines) != frames):
+    if told.ndim > 1:
         raise EpisodeDataError(f"{where} has shape {told.shape}; one text, or one per frame, is wanted.")
+    lines = [_line(value, where) for value in np.atleast_1d(told).tolist()] if told.size else [""]
+    if len(set(lines)) > 1 and len(lines) != frames:
+        raise EpisodeDataError(f"{where} has {len(lines)} texts for {frames} frames; one, or one per frame, is wanted.")
     return [line or instruction_from(path) for line in (lines if len(set(lines)) > 1 else lines[:1])]
 
 

@@ -18,7 +18,6 @@ from failsight.core.rng import keyed_rng
 from failsight.core.textfiles import read_json_object
 from failsight.core.types import Array
 from failsight.episodes.meta import write_text_atomic
-from failsight.policies.vla.config import vocabulary_of
 from failsight.policies.vla.design import VLAConfig, require_cell
 from failsight.policies.vla.failure_head import FailureLoss
 from failsight.policies.vla.fit import Fitted, Hooks, Split, fit
@@ -26,6 +25,7 @@ from failsight.policies.vla.judging import require_choice
 from failsight.policies.vla.normalise import statistics
 from failsight.policies.vla.store import read_config
 from failsight.policies.vla.windows import choose_actions
+from failsight.policies.vla.words import WORD_RULE, vocabulary_of
 from failsight.recipes.collecting import commit, versions
 from failsight.recipes.data_sets import open_data
 from failsight.recipes.data_warnings import before_training, copy_groups
@@ -65,6 +65,7 @@ def make_config(data: DemonstrationSet, options: TrainConfig, split: Split) -> V
     words = [text for key in data.instructions for text in (key, *data.phrasings.get(key, ()))]
     inputs = statistics(np.asarray(data.actions)[frames][:, columns], np.asarray(data.states)[frames], options.clip)
     kept = kept_of(options)
+    rule = WORD_RULE if options.start is None else read_config(options.start).word_rule
     return VLAConfig(
         backbone=options.backbone,
         head=options.head,
@@ -78,7 +79,8 @@ def make_config(data: DemonstrationSet, options: TrainConfig, split: Split) -> V
         arm_loss=options.arm_loss,
         gripper_ratio=options.gripper_ratio,
         statistics=inputs if kept is None else kept.statistics,
-        vocabulary=vocabulary_of(words) if kept is None else kept.vocabulary,
+        vocabulary=vocabulary_of(words, rule) if kept is None else kept.vocabulary,
+        word_rule=rule,
         provenance=provenance(data, options, split),
     )
 

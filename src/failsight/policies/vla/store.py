@@ -132,7 +132,7 @@ def continue_from(model: VLAModel, folder: Path) -> None:
 def _differing(theirs: VLAConfig, ours: VLAConfig) -> Iterator[tuple[str, object, object]]:
     """(name, theirs, ours) of what must be equal for weights to keep their meaning."""
     names = ["action_spec", "observation_spec", "chunk", "head", "history", "use_state", "scheme"]
-    names += ["vocabulary"] if ours.backbone.family == "tiny" else []
+    names += ["vocabulary", "word_rule"] if ours.backbone.family == "tiny" else []
     names += ["failure"] if theirs.failure is not None else []
     for name in names:
         if getattr(theirs, name) != getattr(ours, name):

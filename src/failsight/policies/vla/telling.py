@@ -44,11 +44,11 @@ def tokens_of(config: VLAConfig) -> Callable[[str], Sequence[int]]:
         return tiny_tokens(config.vocabulary, config.word_rule)
     from transformers import AutoTokenizer
 
-    from failsight.policies.vla.backbone import resolve_source
+    from failsight.policies.vla.base import resolve_source
 
     source = resolve_source(config.backbone)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=config.backbone.revision)
+        tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise FailsightError(f"{source} has no tokenizer that loads ({error}).") from error
     return lambda text: [int(i) for i in tokenizer(_plain(text), add_special_tokens=False)["input_ids"]]
