@@ -77,6 +77,7 @@ def test_doctests():
     names = ["core.rng", "core.types", "core.state", "predictors.hazard", "evaluation.intervals"]
     names += ["evaluation.detection", "evaluation.paired", "reports.verdict"]
     names += ["policies.vla.windows", "policies.vla.schedule", "policies.vla.discrete"]
+    names += ["policies.vla.words", "episodes.lerobot", "core.foreign"]
     tried = 0
     for name in names:
         result = doctest.testmod(importlib.import_module(f"failsight.{name}"))

@@ -115,12 +115,12 @@ def _read_run(path: Path) -> tuple[Iterator[Demonstration], ActionSpec, Observat
     labels, tokens = read_labels(run), read_tokens(run)
 
     def episodes() -> Iterator[Demonstration]:
-        for meta in with_steps(run.episodes):
+        for number, meta in enumerate(with_steps(run.episodes)):
             label = labels.get(meta.ticket)
             failed = np.nan if label is None else float(meta.outcome == Outcome.FAILURE)
             known = tokens.get(meta.ticket, _unknown(meta.length) if label is None else tokens_of(run, label))
             yield replace(
-                folder.episode(meta.ticket),
+                folder.episode(number),
                 scenario=meta.task,
                 fails=np.full(meta.length, failed, np.float32),
                 left=np.asarray(_unknown(meta.length) if label is None else label.time_to_failure, np.float32),
