@@ -44,7 +44,10 @@ class Sim(Protocol):
         """Start an episode; `options={"key": EpisodeKey}` decides it completely."""
 
     def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
-        """One control tick; `info["success"]` says whether the goal holds. The observation carries the state only."""
+        """One control tick; `info["success"]`, and `info["is_success"]` for other libraries, say whether the goal holds.
+
+        The observation carries the state only.
+        """
 
     def observe(self) -> dict[str, Array]:
         """The full observation of the present state, images included."""

@@ -74,6 +74,7 @@ def _execute(sim: Sim, actions: Sequence[Array]) -> list[Any]:
     trace: list[Any] = []
     for action in actions:
         observation, reward, terminated, truncated, info = sim.step(action)
+        assert info["is_success"] == info["success"], "info must say is_success, the name other libraries look for"
         pixels = {name: value.tobytes() for name, value in sim.observe().items()}
         trace.append(
             (observation["observation.state"].tobytes(), pixels, reward, terminated, truncated, info["success"])

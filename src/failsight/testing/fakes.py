@@ -83,7 +83,13 @@ class PointSim:
         if success:
             self._pending.append(Event(step=self._step - 1, kind="grasp", subject="home"))
         truncated = not success and self._step >= HORIZON
-        return {"observation.state": self._state()}, float(success), success, truncated, {"success": success}
+        return (
+            {"observation.state": self._state()},
+            float(success),
+            success,
+            truncated,
+            {"success": success, "is_success": success},
+        )
 
     def _state(self) -> Array:
         return np.array([*self._at, 1.0], np.float32)

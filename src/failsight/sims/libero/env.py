@@ -26,6 +26,7 @@ from failsight.core.errors import EpisodeDataError, FailsightError, UnknownNameE
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Event, Task
+from failsight.sims.info import step_info
 from failsight.sims.mujoco_camera import Cameras
 
 HORIZONS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520}
@@ -152,7 +153,7 @@ class LiberoEnv(gymnasium.Env[dict[str, Array], Array]):
         self._advance(np.clip(action, -1, 1))
         truncated = not self._success and len(self._actions) >= self.task.horizon
         self._done = self._success or truncated
-        info = {"success": self._success, "collision": False}
+        info = step_info(self._success)
         return self._observation(), float(self._success), self._success, truncated, info
 
     def _advance(self, action: Array) -> None:

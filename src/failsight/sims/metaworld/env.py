@@ -21,6 +21,7 @@ from failsight.core.errors import EpisodeDataError, FailsightError, UnknownNameE
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Event, Task
+from failsight.sims.info import step_info
 from failsight.sims.mujoco_camera import Cameras
 
 HORIZON = 200
@@ -141,7 +142,7 @@ class MetaWorldEnv(gymnasium.Env[dict[str, Array], Array]):
         self._advance(np.clip(action, -1, 1))
         truncated = not self._success and len(self._actions) >= HORIZON
         self._done = self._success or truncated
-        info = {"success": self._success, "collision": False}
+        info = step_info(self._success)
         return self._observation(), float(self._success), self._success, truncated, info
 
     def _advance(self, action: Array) -> None:

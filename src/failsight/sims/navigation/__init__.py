@@ -10,6 +10,7 @@ ENV_ID = "failsight/Navigation-v0"
 
 
 def register_envs() -> None:
-    """Register the Gymnasium id `failsight/Navigation-v0`."""
+    """Register the Gymnasium id `failsight/Navigation-v0`; it takes `observation_names="plain"` for names without dots."""
+    entry, made = "failsight.sims.naming:make_env", {"env": "failsight.sims.navigation.env:NavigationEnv"}
     if ENV_ID not in gymnasium.registry:
-        gymnasium.register(ENV_ID, entry_point="failsight.sims.navigation.env:NavigationEnv", max_episode_steps=40)
+        gymnasium.register(ENV_ID, entry_point=entry, kwargs=made, max_episode_steps=40)

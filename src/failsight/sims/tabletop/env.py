@@ -22,6 +22,7 @@ from failsight.core.rng import keyed_rng
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Event, Perturbation, Task
+from failsight.sims.info import step_info
 from failsight.sims.mujoco_camera import Cameras
 from failsight.sims.mujoco_state import event_from, key_from, load_physics, refresh_poses, save_physics
 from failsight.sims.tabletop import scene
@@ -207,7 +208,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
         terminated = success or collided
         truncated = not terminated and self._step >= self.task.horizon
         self._done = terminated or truncated
-        info = {"success": success, "collision": collided}
+        info = step_info(success, collided)
         return self._observation(), float(success), terminated, truncated, info
 
     def _command(self, action: Array) -> None:
