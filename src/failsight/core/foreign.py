@@ -48,7 +48,10 @@ def read_success(value: Any, where: str) -> bool:
 
 
 def read_text(value: Any, where: str, limit: int = TEXT_LIMIT) -> str:
-    """Text without surrounding space: from text, UTF-8 bytes, or a 0-dimensional array of either. Not empty, no NUL."""
+    """Text without surrounding space: from text, UTF-8 bytes, or a 0-dimensional array of either.
+
+    Not empty, no NUL, no half of a character (a lone surrogate, which no file can hold).
+    """
     if isinstance(value, np.ndarray | np.generic) and np.ndim(value) == 0:
         value = value.item()
     if isinstance(value, bytes):
@@ -59,8 +62,9 @@ def read_text(value: Any, where: str, limit: int = TEXT_LIMIT) -> str:
     if not isinstance(value, str):
         raise EpisodeDataError(f"{where}: expected text, found {_shown(value)}.")
     text = value.strip()
-    if not text or "\0" in text or len(text) > limit:
-        found = "is empty" if not text else "holds a NUL" if "\0" in text else f"has {len(text)} characters"
+    broken = "\0" in text or any("\ud800" <= c <= "\udfff" for c in text[:limit])
+    if not text or broken or len(text) > limit:
+        found = "is empty" if not text else "holds a broken character" if broken else f"has {len(text)} characters"
         raise EpisodeDataError(f"{where}: the text {found}; expected 1 to {limit} characters.")
     return text
 

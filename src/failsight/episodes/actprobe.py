@@ -1,17 +1,17 @@
 """Reader of ActProbe logs: JSON lines (one episode per line, plain or gzip) and npz (episodes joined along time).
 
-Format as released with ActProbe (Huang et al. 2026, arXiv 2606.08508). A step is one policy inference. The npz files do
-not name their ten signal columns: the names below were inferred by comparing ranges and zero patterns with the JSON
-files, and `denoising_curvature` is the least certain. Pickles are never read.
+Format as released with ActProbe (Huang et al. 2026, arXiv 2606.08508); a step is one policy inference. JSON lines go by
+name: what `log_steps` does with nested, late and missing signals holds for all of them, GR00T's logs included. npz
+files go by position (`actprobe_npz`). Pickles are never read.
 """
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from failsight.core.errors import EpisodeDataError
 from failsight.core.foreign import read_count, read_success, read_text
 from failsight.core.specs import Access, SignalColumn
 from failsight.core.types import Array
+from failsight.episodes.actprobe_npz import COLUMNS as NPZ_COLUMNS
+from failsight.episodes.actprobe_npz import NpzNotes, read_npz
 from failsight.episodes.json_lines import read_records
 from failsight.episodes.log_steps import StepReader, StepTable
-from failsight.episodes.logged import Log, LoggedEpisode
+from failsight.episodes.logged import Log, LoggedEpisode, notes_about, read_instruction
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".npz")
 _ACTION, _BODY, _INNER = Access.ACTIONS, Access.PROPRIOCEPTION, Access.SAMPLES
@@ -38,11 +40,8 @@ _KNOWN: Mapping[str, tuple[str, Access]] = {
     "gripper_qpos_mean": ("m", _BODY),
     "gripper_qpos_vel": ("m/step", _BODY),
 }
-_NPZ_COLUMNS = (
-    *("action_norm", "gripper_oscillation", "denoising_curvature", "eef_z", "chunk_mse", "chunk_mse_mmd"),
-    *("gripper_qpos_mean", "eef_z_vel", "eef_speed_3d", "gripper_qpos_vel"),
-)
-_NPZ_KEYS = ("signals10", "length", "success", "episode_id", "seed", "instruction")
+LOG_VALUES = 2**28
+"""Values of all signals of a log together (1 GiB)."""
 
 
 def log_files(path: Path) -> list[Path]:
@@ -54,42 +53,71 @@ def log_files(path: Path) -> list[Path]:
     files = [p for p in inside if p.name.endswith(SUFFIXES) and not p.name.startswith(".")]
     for file in files:
         if not file.is_file():
-            raise EpisodeDataError(f"{file} is not a file (a folder, a pipe or a broken link); take it out of {path}.")
+            raise EpisodeDataError(f"{file} is not a file; logs are files ending in {', '.join(SUFFIXES)}.")
     if not files:
         raise EpisodeDataError(f"{path} holds no ActProbe log; expected files ending in {', '.join(SUFFIXES)}.")
     return files
 
 
 def read_actprobe(files: Sequence[Path]) -> Log:
-    """All episodes of the files, each file one task named after the file.
+    """All episodes of the files, each file one task named after the file (and `task_id`, where it has several).
 
     Raises EpisodeDataError naming the file, and the line or key, that cannot be read.
     """
-    reader, found, parts = StepReader(), dict[str, None](), list[_Part]()
-    notes: list[str] = []
+    reader, npz = StepReader(), NpzNotes()
+    found, parts = dict[str, None](), list[_Part]()
     first: tuple[Path, set[str]] | None = None
     for path in files:
-        part = list(_read_npz(path, notes) if path.suffix == ".npz" else _read_lines(path, reader))
-        if not part:
-            raise EpisodeDataError(f"{path} holds no episode.")
+        part = _read_file(path, reader, npz)
         names = dict.fromkeys(name for p in part for name in p.table.names)
-        if not names:
-            raise EpisodeDataError(f"{path} holds no signal: its steps have nothing but their time.")
         first = first or (path, set(names))
         if set(names) != first[1]:
             _refuse_names(path, set(names), *first)
         found |= names
         parts += part
+        _check_size(path, parts, found)
     columns = tuple(found)
     episodes = tuple(replace(p.episode, signals=_by_name(p.table, columns)) for p in parts)
-    return Log(columns=tuple(map(_column, columns)), episodes=episodes, notes=(*notes, *_notes(reader)))
+    notes = (*npz.lines(), *_notes(reader.lost + npz.lost, reader.uneven), *notes_about(episodes))
+    return Log(columns=tuple(map(_column, columns)), episodes=episodes, notes=notes)
 
 
 class _Part(NamedTuple):
     """An episode before the columns of the whole log are known."""
 
+    where: str
+    task_id: str
     episode: LoggedEpisode
     table: StepTable
+
+
+def _read_file(path: Path, reader: StepReader, npz: NpzNotes) -> list[_Part]:
+    task = read_text(_stem(path), f"{path}: the name of the file")
+    if path.suffix == ".npz":
+        parts = [_Part(str(path), "", e, StepTable(NPZ_COLUMNS, e.signals)) for e in read_npz(path, task, npz)]
+    else:
+        parts = list(_read_lines(path, task, reader))
+    if not parts:
+        raise EpisodeDataError(f"{path} holds no episode.")
+    if not any(p.table.names for p in parts):
+        raise EpisodeDataError(f"{path} holds no signal: its steps have nothing but their time.")
+    if len({p.task_id for p in parts}) > 1:
+        parts = [p._replace(episode=replace(p.episode, task=f"{task}-{p.task_id}")) for p in parts]
+    before: dict[tuple[str, int], str] = {}
+    for p in parts:
+        key = p.episode.task, p.episode.number
+        if key in before:
+            raise EpisodeDataError(f"{p.where}: episode {key[1]} of task {key[0]} stands in {before[key]} already.")
+        before[key] = p.where
+    return parts
+
+
+def _check_size(path: Path, parts: Sequence[_Part], names: Sized) -> None:
+    size = sum(len(p.table.values) for p in parts) * len(names)
+    if size > LOG_VALUES:
+        raise EpisodeDataError(
+            f"{path}: the log has more than {LOG_VALUES >> 20} million values by here; import its files in parts."
+        )
 
 
 def _refuse_names(path: Path, names: set[str], first: Path, known: set[str]) -> None:
@@ -109,13 +137,13 @@ def _by_name(table: StepTable, columns: tuple[str, ...]) -> Array:
     return result
 
 
-def _notes(reader: StepReader) -> list[str]:
+def _notes(lost: Counter[str], uneven: int) -> list[str]:
     notes = []
-    if reader.lost:
-        names = ", ".join(f"{name} {count}" for name, count in reader.lost.most_common(6))
-        notes.append(f"{reader.lost.total()} values are not finite numbers and count as missing ({names})")
-    if reader.uneven:
-        notes.append(f"{reader.uneven} episodes have unequal time between steps; steps count as equally spaced")
+    if lost:
+        names = ", ".join(f"{name} {count}" for name, count in lost.most_common(6))
+        notes.append(f"{lost.total()} values are not finite numbers and count as missing ({names})")
+    if uneven:
+        notes.append(f"{uneven} episodes have unequal time between steps; steps count as equally spaced")
     return notes
 
 
@@ -128,7 +156,7 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").rpartition(".")[0]
 
 
-def _read_lines(path: Path, reader: StepReader) -> Iterator[_Part]:
+def _read_lines(path: Path, task: str, reader: StepReader) -> Iterator[_Part]:
     for where, record in read_records(path):
         missing = [key for key in ("episode_id", "success", "steps") if key not in record]
         if missing:
@@ -138,45 +166,20 @@ def _read_lines(path: Path, reader: StepReader) -> Iterator[_Part]:
         if read_count(record.get("length", steps), f"{where} length") != steps:
             raise EpisodeDataError(f"{where} says {record['length']} steps and has {steps}.")
         number = read_count(record["episode_id"], f"{where} episode_id")
-        text = record.get("task_description")
         episode = LoggedEpisode(
-            task=_stem(path),
-            instruction=_stem(path) if text is None else read_text(text, f"{where} task_description"),
+            task=task,
+            instruction=read_instruction(record.get("task_description"), task, f"{where} task_description"),
             seed=number,
             number=number,
             success=read_success(record["success"], where),
             signals=table.values,
         )
-        yield _Part(episode, table)
+        yield _Part(where, _task_id(record.get("task_id"), where), episode, table)
 
 
-def _read_npz(path: Path, notes: list[str]) -> Iterator[_Part]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise EpisodeDataError(f"Cannot read {path} ({error}); the file is damaged or was cut off.") from error
-    missing = [key for key in _NPZ_KEYS if key not in data]
-    if missing:
-        raise EpisodeDataError(f"{path} lacks {', '.join(missing)}; it is not an ActProbe npz log.")
-    ends = np.cumsum(data["length"])
-    if len(ends) == 0 or ends[-1] != len(data["signals10"]) or (data["length"] < 1).any():
-        raise EpisodeDataError(
-            f"{path} has {len(data['signals10'])} steps but its lengths add up to {ends[-1:].sum()}."
-        )
-    for i in range(len(ends)):
-        episode = _npz_episode(path, data, i, ends)
-        yield _Part(episode, StepTable(_NPZ_COLUMNS, episode.signals))
-
-
-def _npz_episode(path: Path, data: Mapping[str, Array], i: int, ends: Array) -> LoggedEpisode:
-    rows = slice(int(ends[i] - data["length"][i]), int(ends[i]))
-    return LoggedEpisode(
-        task=_stem(path),
-        instruction=str(data["instruction"][i]),
-        seed=int(data["seed"][i]),
-        number=int(data["episode_id"][i]),
-        success=read_success(data["success"][i], f"{path} success[{i}]"),
-        signals=data["signals10"][rows].astype(np.float32),
-        hidden=data["hidden"][rows] if "hidden" in data else None,
+def _task_id(value: Any, where: str) -> str:
+    if value is None:
+        return ""
+    return (
+        read_text(value, f"{where} task_id") if isinstance(value, str) else str(read_count(value, f"{where} task_id"))
     )

@@ -9,13 +9,14 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from failsight.core.errors import EpisodeDataError
 
-LINE_LIMIT = 32 * 2**20
+LINE_LIMIT = 16 * 2**20
 """Bytes of one line (one episode)."""
 FILE_LIMIT = 2**30
 """Bytes of one file after unpacking."""
@@ -88,6 +89,6 @@ def _without_mark(path: Path, line: bytes) -> bytes:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands twice in one object")
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:60]!r} stands twice in one object")
     return result

@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from failsight.core.errors import EpisodeDataError
-from failsight.core.foreign import read_number, require_increasing
+from failsight.core.foreign import read_number, read_text, require_increasing
 from failsight.core.types import Array
 
 TIME = "t"
 """Key of a step that is its time and no signal."""
 COLUMN_LIMIT = 1024
 """Signals of a log."""
+EPISODE_VALUES = 2**24
+"""Values of an episode."""
+_NAME = 200
 _OPEN = frozenset({"physics_info"})
 """Objects whose own name adds nothing to the names inside."""
 _DEPTH = 8
@@ -57,8 +60,11 @@ class StepReader:
         flat = [self._flatten(step, f"{where} steps[{i}]") for i, step in enumerate(steps)]
         self._check_times(flat, where)
         names = tuple(dict.fromkeys(name for step in flat for name in step if name != TIME))
-        if len(names) > COLUMN_LIMIT:
-            raise EpisodeDataError(f"{where} has {len(names)} signals; at most {COLUMN_LIMIT} are read.")
+        if len(self._forms) > COLUMN_LIMIT or len(names) * len(flat) > EPISODE_VALUES:
+            raise EpisodeDataError(
+                f"{where} has {len(names)} signals at {len(flat)} steps; at most {COLUMN_LIMIT} signals of a log and "
+                f"{EPISODE_VALUES >> 20} million values of an episode are read."
+            )
         values = np.array([[step.get(name, math.nan) for name in names] for step in flat], np.float64)
         columns = dict(zip(names, values.T, strict=True))
         return _table(_in_release_terms(columns), len(flat))
@@ -106,6 +112,8 @@ class StepReader:
 
     def _check_form(self, name: str, value: Any, where: str) -> None:
         form = f"a list of {len(value)}" if isinstance(value, list) else _FORMS.get(type(value), _PLAIN)
+        if name not in self._forms:
+            read_text(name, f"{where}: name of a signal", _NAME)
         before = self._forms.setdefault(name, form)
         if form != before:
             raise EpisodeDataError(f"{where}: {name} is {form}; in an earlier step it is {before}.")

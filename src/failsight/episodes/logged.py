@@ -6,15 +6,18 @@ The result is a run like any other: fit, evaluate, label and report read it thro
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from failsight.core.errors import EpisodeDataError
-from failsight.core.foreign import require_distinct
+from failsight.core.foreign import read_text, require_distinct
 from failsight.core.specs import ObservationSpec, SignalColumn, no_actions
 from failsight.core.staging import staged_folder
 from failsight.core.types import Array, EpisodeKey, Outcome
@@ -60,6 +63,29 @@ class LogOrigin:
     """Steps after which an unfinished episode is a timeout; None: the longest episode of the log."""
     rate_hz: float = 0.0
     """Steps per second; 0 when unknown."""
+
+
+def read_instruction(value: Any, task: str, where: str) -> str:
+    """The text a policy was told; the task's name where a log has none or an empty one."""
+    if value is None or (isinstance(value, str | np.str_) and not value.strip()):
+        return task
+    return read_text(value, where)
+
+
+def notes_about(episodes: Sequence[LoggedEpisode]) -> list[str]:
+    """What a person should know about the episodes before anything is fitted on them."""
+    notes = []
+    single = sum(len(e.signals) == 1 for e in episodes)
+    if single:
+        notes.append(f"{single} episodes have a single step")
+    seen = Counter(blake2b(e.signals.tobytes()).digest() for e in episodes if len(e.signals) > 1)
+    copies = sum(count - 1 for count in seen.values())
+    if copies:
+        notes.append(
+            f"{copies} episodes are copies of others under another number; copies on both sides of a split make every "
+            "figure too good"
+        )
+    return notes
 
 
 def store_log(log: Log, root: Path, origin: LogOrigin, tick: Callable[[], None] | None = None) -> RunMeta:
@@ -123,7 +149,7 @@ def _meta(log: Log, origin: LogOrigin) -> RunMeta:
         plan=tuple(EpisodeKey(seed=e.seed, task=e.task, episode=e.number) for e in log.episodes),
         shapes=shapes,
         signals=log.columns,
-        note="imported",
+        note="; ".join(("imported", *log.notes)),
     )
 
 
