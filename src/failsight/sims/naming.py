@@ -36,7 +36,8 @@ class PlainNames(gymnasium.ObservationWrapper[dict[str, Array], Array, dict[str,
     def __init__(self, env: gymnasium.Env[dict[str, Array], Array]) -> None:
         super().__init__(env)
         space: Any = env.observation_space
-        self.observation_space = spaces.Dict({_plain(name): part for name, part in space.spaces.items()})
+        plain: Any = spaces.Dict({_plain(name): part for name, part in space.spaces.items()})
+        self.observation_space = plain
 
     def observation(self, observation: dict[str, Array]) -> dict[str, Array]:
         """The same values under other names."""
