@@ -173,27 +173,35 @@ def serve(
     outcomes: Path | None = None,
     ask: bool = False,
     camera: tuple[str, ...] = (),
+    token: str = "",
 ) -> None:
     """Serve a policy in openpi's websocket protocol, to LIBERO, SimplerEnv, CALVIN clients or a real robot.
 
     Args:
         checkpoint: a checkpoint folder, or a registered policy.
-        host: address to listen on; there is no authentication, so keep it private.
+        host: address to listen on; one that other machines can reach needs a token.
         port: port to listen on.
         outcomes: write how every episode ended to this JSON lines file.
         ask: ask at this terminal how an episode ended (a person watches the robot).
         camera: our camera name = the client's key, for example agent=observation/image.
+        token: what clients must send as "Authorization: Bearer TOKEN" (default: $FAILSIGHT_TOKEN, if set).
     """
     import asyncio
+    import os
 
-    from failsight.recipes.serving import key_table, make_server
+    from failsight.recipes.serving import key_table, make_server, require_address
 
     def question(text: str) -> str:
-        answer = console.input(f"{text}: did it succeed? (y/n, enter for unknown) ").strip().lower()
+        answer = console.input(f"{text}: did it succeed? (y/n, enter for unknown) ", markup=False).strip().lower()
         return {"y": "success", "n": "failure"}.get(answer[:1], "unknown")
 
-    server = make_server(checkpoint, key_table(camera), outcomes, question if ask else None)
-    asyncio.run(server.run(host, port, lambda found: console.print(f"serving {checkpoint} at ws://{host}:{found}")))
+    def ready(found: int) -> None:
+        console.print(f"serving {checkpoint} at ws://{host}:{found}", markup=False, soft_wrap=True)
+
+    secret = token or os.environ.get("FAILSIGHT_TOKEN", "")
+    require_address(host, port, secret)
+    server = make_server(checkpoint, key_table(camera), outcomes, question if ask else None, secret)
+    asyncio.run(server.run(host, port, ready))
 
 
 def outcomes(file: Folder, chain: Number = 0) -> None:

@@ -69,6 +69,21 @@ def read_text(value: Any, where: str, limit: int = TEXT_LIMIT) -> str:
     return text
 
 
+def read_flag(value: Any, where: str) -> bool:
+    """True or False from a bool or exactly 0 or 1."""
+    if isinstance(value, np.ndarray | np.generic) and np.ndim(value) == 0:
+        value = value.item()
+    if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise EpisodeDataError(f"{where}: expected true or false, found {_shown(value)}.")
+
+
+def one_line(text: str, limit: int = 400) -> str:
+    """Somebody else's words for a message or a log: one line, printable, cut at `limit` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
 def read_number(value: Any, where: str, low: float = float("-inf"), high: float = float("inf")) -> float:
     """A finite number within [low, high]; bools and text are refused."""
     if isinstance(value, np.ndarray | np.generic) and np.ndim(value) == 0:
@@ -127,7 +142,10 @@ def read_picture(value: Any, where: str) -> Array:
 
     (3, H, W) is turned. Floats that are not whole and exceed 1, negative values, NaN and other shapes are refused.
     """
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise EpisodeDataError(f"{where}: the rows of the picture differ in length.") from error
     if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
         array = array.transpose(1, 2, 0)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:

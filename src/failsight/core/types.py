@@ -19,6 +19,9 @@ Observation = Mapping[str, Array]
 FAILURE_TYPES = ("collision", "drop", "miss", "timeout")
 """Order of every per-type array; on a tie the earlier type wins."""
 
+FAILURE_HEAD = ("p_fail", "time_to_failure", "replan")
+"""What a policy's failure head says, in the order of `PolicyOutput.failure`."""
+
 
 class Outcome(StrEnum):
     """How an episode ended."""

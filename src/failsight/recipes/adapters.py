@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def make_policy(name: str) -> Policy:
         policy: Policy = resolve("policy", name, POLICIES)()
         return policy
     if name.startswith(("ws://", "wss://")):
-        remote: Policy = load("failsight.policies.remote.policy:RemotePolicy")(name)
+        token = os.environ.get("FAILSIGHT_TOKEN", "")
+        remote: Policy = load("failsight.policies.remote.policy:RemotePolicy")(name, token=token)
         return remote
     if Path(name).exists():
         kind = "streaming:VLAPolicy" if _checkpoint_type(Path(name)) == "vla" else "policy:TinyPolicy"

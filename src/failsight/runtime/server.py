@@ -1,50 +1,43 @@
 """A policy server in openpi's websocket protocol: any benchmark or robot that speaks it can drive our policies.
 
-Strict lock-step per connection: the server sends its metadata, then one reply per observation. A new episode is a new
-connection, or `"reset": True` in an observation. Inference runs in a worker thread, so a slow policy drops nobody;
-every connection has its own policy memory. Beyond the protocol: `{"outcome": "success" | "failure"}` closes an episode,
-or a person is asked; outcomes go to a JSON lines file. This server has no authentication; keep it on a private network.
+Strict lock-step per connection: the server sends its metadata, then one reply per observation. Inference runs in a
+worker thread, so a slow policy drops nobody; every connection has its own policy memory. What clients say beyond the
+protocol is in `client_message`; how episodes ended goes to a JSON lines file, told by the client or by a person.
+A message that means nothing is answered with one sentence, as text, and closes its connection; others are served on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-import traceback
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-import numpy as np
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.http11 import Request as Knock
+from websockets.http11 import Response
 
 from failsight.core.contracts import Policy
 from failsight.core.errors import EpisodeDataError, FailsightError
-from failsight.core.types import EpisodeKey, Task
-from failsight.core.wire import pack, unpack
+from failsight.core.foreign import one_line, read_array, read_number
+from failsight.core.types import FAILURE_HEAD, Array, PolicyOutput, Task
+from failsight.core.wire import MESSAGE_LIMIT, pack, unpack
+from failsight.runtime.client_message import FIELDS, OUTCOMES, Reader, Request, read_executed, read_outcome
+from failsight.runtime.client_message import Session as _Session
+from failsight.runtime.door import QuietLog, admit, is_loopback, read_port, require_token
+from failsight.runtime.outcome_file import EpisodeEnd, OutcomeFile
 
 PORT = 8000
-_CAMERAS = ("observation/image", "observation/wrist_image")
-OUTCOMES = ("success", "failure")
-
-
-@dataclass(slots=True)
-class _Session:
-    """One connection."""
-
-    number: int
-    episode: int = -1
-    step: int = 0
-    prompt: str = ""
-    open: bool = False
-    memory: bytes = b""
-    previous_ms: float = 0.0
+CONNECTIONS = 32
+"""Open at once; with the limit of a message this bounds the memory that clients can take."""
+_HORIZON = 10**9
+_SEND_S = 30.0
+"""For a client to take an answer."""
+_log = logging.getLogger("failsight.serve")
 
 
 @dataclass(slots=True)
@@ -58,121 +51,203 @@ class PolicyServer:
     """JSON lines file of finished episodes."""
     ask: Callable[[str], str] | None = None
     """Asks a person how an episode ended; called in a worker thread."""
+    token: str = ""
+    """What clients send as `Authorization: Bearer`; needed where other machines can reach the server."""
+    idle_s: float = 600.0
+    """A client that says nothing for so long is hung up on."""
     sessions: int = 0
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _live: int = field(init=False, default=0)
+    _lock: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _question: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _reader: Reader = field(init=False)
+    _ends: OutcomeFile = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reader, self._ends = Reader(self.policy, self.keys), OutcomeFile(self.outcomes)
 
     async def run(self, host: str, port: int, ready: Callable[[int], None] = lambda port: None) -> None:
-        """Serve until cancelled; `ready` is told the port (0 picks one)."""
-        async with serve(self._talk, host, port, compression=None, max_size=None, process_request=_health) as server:
+        """Serve until cancelled; `ready` is told the port (0 picks one).
+
+        Raises FailsightError when the address cannot be used, needs a token, or outcomes cannot be written.
+        """
+        require_token(host, self.token)
+        self._ends.open()
+        try:
+            server = await serve(
+                self._talk,
+                host,
+                read_port(port),
+                compression=None,
+                max_size=MESSAGE_LIMIT,
+                max_queue=1,
+                ping_timeout=None,  # nobody is hung up on during a long inference; `idle_s` finds the mute
+                origins=[None],  # no web page may talk to it behind a person's back
+                process_request=self._admit,
+                logger=QuietLog(logging.getLogger("failsight.serve.websocket"), {}),
+            )
+        except (OSError, UnicodeError) as error:
+            raise FailsightError(
+                f"Cannot listen on {host}:{port} ({error}); choose another --host or --port."
+            ) from error
+        if not is_loopback(host):
+            _log.warning("Other machines can reach %s: token and pictures travel unencrypted.", host or "this server")
+        async with server:
             ready(int(next(iter(server.sockets)).getsockname()[1]))
             await asyncio.get_running_loop().create_future()
 
+    def _admit(self, connection: ServerConnection, knock: Knock) -> Response | None:
+        return admit(knock, self.token, self._live >= CONNECTIONS)
+
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a client learns first: both specs, and how many actions to execute."""
+        """What a client learns first: both specs, how many actions to execute, and how its messages are read."""
         return {
             "policy": self.policy.fingerprint,
             "action_spec": self.policy.action_spec.as_dict(),
             "observation_spec": self.policy.observation_spec.as_dict(),
             "execute": self.policy.execute,
+            "fields": list(FIELDS),
+            "assumptions": self._reader.assumptions,
         }
 
     async def _talk(self, connection: ServerConnection) -> None:
         session = _Session(self.sessions)
-        self.sessions += 1
+        self.sessions, self._live = self.sessions + 1, self._live + 1
         try:
-            await connection.send(pack(self.metadata))
-            async for message in connection:
-                if isinstance(message, str):
-                    raise EpisodeDataError("Observations are binary msgpack, not text.")
-                await connection.send(pack(await self._answer(session, unpack(message))))
+            await self._serve(connection, session)
         except ConnectionClosed:
             pass
         except FailsightError as error:
-            await connection.send(f"failsight: {error}")
-            await connection.close(1011)
-        except Exception:
-            await connection.send(traceback.format_exc())
-            await connection.close(1011)
+            await _refuse(connection, session, str(error))
+        except Exception as error:  # our own bug or the policy's: the traceback is for the log, never for a client
+            _log.error("session %d ended", session.number, exc_info=error)
+            await _refuse(connection, session, f"the server failed ({type(error).__name__}); its log says how.")
         finally:
+            self._live -= 1
+            await self._end(session)
+
+    async def _serve(self, connection: ServerConnection, session: _Session) -> None:
+        await _send(connection, pack(self.metadata))
+        while True:
+            try:
+                async with asyncio.timeout(self.idle_s):
+                    message = await connection.recv()
+            except TimeoutError as error:
+                raise EpisodeDataError(f"No message came for {self.idle_s:g} s; connect again.") from error
+            if isinstance(message, str):
+                raise EpisodeDataError("Observations are binary msgpack, not text.")
+            await _send(connection, pack(await self._answer(session, unpack(message))))
+
+    async def _end(self, session: _Session) -> None:
+        try:
             await self._finish(session, None)
+        except FailsightError as error:
+            _log.error("session %d: %s", session.number, one_line(str(error)))
 
     async def _answer(self, session: _Session, message: Any) -> dict[str, Any]:
         if not isinstance(message, dict):
             raise EpisodeDataError("An observation is a map.")
         if "outcome" in message:
-            await self._finish(session, str(message["outcome"]))
-            return {"episode": session.episode}
-        began = time.perf_counter()
+            if not session.open:
+                raise EpisodeDataError("outcome: no episode is running on this connection.")
+            await self._finish(session, read_outcome(message["outcome"]), message)
+            if not set(message) - {"outcome", "executed"}:
+                return {"episode": session.episode}
+        began = perf_counter()
+        request = await asyncio.to_thread(self._reader.read, session, message)
+        if request.begins:
+            await self._finish(session, None, message)
         async with self._lock:
-            result = await asyncio.to_thread(self._infer, session, message)
-        timing = {"infer_ms": (time.perf_counter() - began) * 1e3}
+            result = await asyncio.to_thread(self._act, session, request)
+        timing = {"infer_ms": (perf_counter() - began) * 1e3}
         if session.previous_ms:
             timing["prev_total_ms"] = session.previous_ms
         session.previous_ms = timing["infer_ms"]
         return {**result, "server_timing": timing}
 
     def _infer(self, session: _Session, message: Mapping[str, Any]) -> dict[str, Any]:
-        prompt = str(message.get("prompt", session.prompt))
-        if not prompt:
-            raise EpisodeDataError("The first observation of an episode needs a 'prompt'.")
-        observation = self._observation(message)
-        if not session.open or message.get("reset"):
-            session.episode, session.step, session.open = session.episode + 1, 0, True
-            task = Task(id="remote", suite="remote", instruction=prompt, horizon=10**9)
-            self.policy.reset(task, EpisodeKey(seed=session.number, task="remote", episode=session.episode))
+        """One observation of a session, without the connection around it."""
+        request = self._reader.read(session, message)
+        if request.begins and session.open:
+            self._record(session, "unknown", session.last + read_executed(session, message), "executed" in message)
+        return self._act(session, request)
+
+    def _observation(self, message: Mapping[str, Any]) -> dict[str, Array]:
+        return self._reader.observation(message)
+
+    def _act(self, session: _Session, request: Request) -> dict[str, Any]:
+        if request.begins:
+            session.episode, session.open, session.told = session.episode + 1, True, True
+            task = Task(id="remote", suite="remote", instruction=request.prompt, horizon=_HORIZON)
+            self.policy.reset(task, request.key)
         else:
             self.policy.load_state(session.memory)
-            reinstruct = getattr(self.policy, "reinstruct", None)
-            if prompt != session.prompt and reinstruct is not None:
-                reinstruct(prompt)
-        session.prompt = prompt
-        output = self.policy.infer(observation, session.step)
-        session.step += self.policy.execute
-        session.memory = self.policy.save_state()
-        result: dict[str, Any] = {"actions": output.chunk, "policy_timing": {"infer_ms": output.latency_ms}}
-        if output.failure is not None:
-            p_fail, left, replan = (float(v) for v in output.failure)
-            result["failure"] = {"p_fail": p_fail, "time_to_failure": left, "replan": replan}
-        return result
+            if request.prompt != session.prompt:
+                self.policy.reinstruct(request.prompt)
+        session.prompt, session.last, session.told = request.prompt, request.step, session.told and request.told
+        output = self.policy.infer(request.observation, request.step)
+        session.step, session.memory = request.step + self.policy.execute, self.policy.save_state()
+        return _reply(output, self.policy)
 
-    def _observation(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Their names -> ours. Raises EpisodeDataError naming what is missing or of another shape."""
-        spec = self.policy.observation_spec
-        wanted: dict[str, tuple[str, tuple[int, ...]]] = {}
-        for i, (name, height, width) in enumerate(spec.cameras):
-            theirs = self.keys.get(name, _CAMERAS[i] if i < len(_CAMERAS) else f"observation/{name}")
-            wanted[f"observation.images.{name}"] = (theirs, (height, width, 3))
-        if spec.state:
-            wanted["observation.state"] = (self.keys.get("state", "observation/state"), (len(spec.state),))
-        found = {"observation.state": np.zeros(0, np.float32)}
-        for ours, (theirs, shape) in wanted.items():
-            value = message.get(ours, message.get(theirs))
-            if value is None:
-                raise EpisodeDataError(
-                    f"The observation has no {theirs!r} (nor {ours!r}); it has {sorted(map(str, message))}."
-                )
-            if np.shape(value) != shape:
-                raise EpisodeDataError(f"{theirs} has shape {np.shape(value)}; this policy was trained with {shape}.")
-            found[ours] = np.array(value, np.uint8 if "images" in ours else np.float32)
-        return found
-
-    async def _finish(self, session: _Session, outcome: str | None) -> None:
+    async def _finish(self, session: _Session, outcome: str | None, message: Mapping[str, Any] | None = None) -> None:
         """Close the running episode and write how it ended; ask a person where the client does not say."""
         if not session.open:
             return
+        steps = session.last + read_executed(session, message or {})
         session.open = False
         if outcome is None and self.ask is not None:
-            outcome = await asyncio.to_thread(self.ask, f"episode {session.episode}: {session.prompt}")
-        if outcome not in OUTCOMES:
-            outcome = "unknown"
-        if self.outcomes is not None:
-            row = {"session": session.number, "episode": session.episode, "prompt": session.prompt}
-            with open(self.outcomes, "a") as file:
-                file.write(json.dumps({**row, "steps": session.step, "outcome": outcome}) + "\n")
+            async with self._question:
+                said = await asyncio.to_thread(self.ask, f"episode {session.episode}: {one_line(session.prompt)}")
+            outcome = said if said in OUTCOMES else None
+        self._record(session, outcome or "unknown", steps, session.told and "executed" in (message or {}))
+
+    def _record(self, session: _Session, outcome: str, steps: int, told: bool) -> None:
+        session.open = False
+        end = EpisodeEnd(
+            run=self._ends.run,
+            session=session.number,
+            episode=session.episode,
+            prompt=session.prompt,
+            steps=steps,
+            steps_from="client" if told else "assumed",
+            outcome=outcome,
+        )
+        self._ends.write(end)
 
 
-def _health(connection: ServerConnection, request: Request) -> Response | None:
-    if request.path != "/healthz":
-        return None
-    return Response(HTTPStatus.OK, "OK", Headers({"Content-Type": "text/plain"}), b"OK\n")
+def _reply(output: PolicyOutput, policy: Policy) -> dict[str, Any]:
+    """Raises EpisodeDataError rather than send actions that are not finite or too few."""
+    try:
+        chunk = read_array(output.chunk, "chunk", (None, len(policy.action_spec.dimensions)))
+    except EpisodeDataError as error:
+        raise EpisodeDataError(f"The policy gave no actions to send: {error}") from error
+    if len(chunk) < policy.execute:
+        raise EpisodeDataError(f"The policy gave {len(chunk)} actions and {policy.execute} are executed at a time.")
+    result: dict[str, Any] = {"actions": chunk, "policy_timing": {"infer_ms": output.latency_ms}}
+    if output.failure is not None:
+        try:
+            values = [read_number(value, name) for name, value in zip(FAILURE_HEAD, output.failure, strict=True)]
+            result["failure"] = dict(zip(FAILURE_HEAD, values, strict=True))
+        except (EpisodeDataError, ValueError) as error:
+            result["blind"] = f"The failure head cannot be read: {error}"
+    return result
+
+
+async def _send(connection: ServerConnection, data: bytes | str) -> None:
+    try:
+        async with asyncio.timeout(_SEND_S):
+            await connection.send(data)
+    except TimeoutError as error:
+        connection.transport.abort()
+        raise EpisodeDataError(f"The client took no answer for {_SEND_S:g} s.") from error
+
+
+async def _refuse(connection: ServerConnection, session: _Session, sentence: str) -> None:
+    """One sentence as text, as openpi's clients expect an error, and the connection is closed."""
+    line = one_line(sentence)
+    _log.warning("session %d refused: %s", session.number, line)
+    try:
+        await _send(connection, f"failsight: {line}")
+        await connection.close(1011)
+    except (ConnectionClosed, FailsightError):
+        return
