@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from failsight.core.contracts import Context
+from failsight.core.errors import SpecMismatchError
+from failsight.core.specs import ActionSpec, Dimension
 from failsight.core.types import DecisionKind, Risk, Verdict
 from failsight.interventions.guard import Guard
 from failsight.interventions.ladder import GateEntry, Ladder
@@ -30,22 +32,81 @@ def test_the_guard_clips_holds_and_latches():
     last = np.array([0.1, 0.1, 0.1, 1.0], np.float32)
     assert guard.check(np.array([5, -5, 0, 1.0]), last).tolist() == [1, -1, 0, 1]
     bad = np.full(4, np.nan)
-    for expected in (False, False, True):
+    for expected in (False, True):
         held = guard.check(guard.finite(bad, last), last)
         assert held.tolist() == [0, 0, 0, 1.0], "a hold keeps the gripper closed"
         assert guard.latched is expected
     guard.check(guard.finite(last, last), last)
-    assert guard.latched, "only a person releases the latch"
     guard.reset()
+    assert guard.latched, "only a person releases the latch, no new episode does"
+    assert guard.reason == "the action is not finite, on 2 of the last 3 ticks"
+    guard.release("Ada")
     assert not guard.latched
+    assert guard.note == "released by Ada"
 
 
-def test_one_bad_action_does_not_latch():
+@pytest.mark.parametrize(("pattern", "latches"), [("x..x..x..x", False), ("x.x", True), ("xx.", True), ("..xx", True)])
+def test_two_bad_ticks_of_three_latch_and_one_does_not(pattern, latches):
+    guard, good, bad = Guard(ACTIONS), np.zeros(4), np.full(4, np.inf)
+    for mark in pattern:
+        guard.check(guard.finite(bad if mark == "x" else good, good), good)
+    assert guard.latched is latches
+
+
+def test_what_the_policy_says_does_not_count_while_somebody_else_drives():
+    guard, good, bad = Guard(ACTIONS), np.zeros(4), np.full(4, np.nan)
+    for _ in range(6):
+        guard.finite(bad, good)
+        guard.check(good, good, own=False)
+    assert not guard.latched
+    for _ in range(2):
+        guard.check(bad, good, own=False)
+    assert guard.latched, "what the person sends does count"
+
+
+@pytest.mark.parametrize("action", [np.zeros((4, 1)), np.zeros(1), np.zeros((1, 4)), np.float32(0.5)])
+def test_an_action_of_another_shape_is_held_and_never_broadcast(action):
     guard = Guard(ACTIONS)
-    good, bad = np.zeros(4), np.full(4, np.inf)
-    for action in (bad, good, bad, good, bad, good, bad):
-        guard.check(guard.finite(action, good), good)
-    assert not guard.latched
+    assert guard.check(action, np.ones(4, np.float32)).tolist() == [0, 0, 0, 1]
+    assert "shape" in guard.note
+
+
+def test_a_hold_beyond_the_range_is_not_clipped_into_a_motion():
+    spec = ActionSpec(
+        dimensions=(Dimension(name="j0", kind="absolute", unit="rad", low=-1.0, high=1.0),),
+        frame="joint",
+        rate_hz=20.0,
+        gripper_closed_sign=1,
+    )
+    guard = Guard(spec)
+    measured = spec.first(np.array([1.2], np.float32), ("j0_rad",))
+    assert guard.check(guard.finite(np.array([np.nan]), measured), measured) == pytest.approx(1.2)
+
+
+HOLDS = [
+    (Dimension(name="j0", kind="absolute", unit="rad"), ("j0",), (0.7,), 0.7),
+    (Dimension(name="j0", kind="absolute", unit="rad"), ("x", "j0_rad"), (9.0, 0.7), 0.7),
+    (Dimension(name="j0", kind="absolute", unit="rad", hold=0.2), ("x",), (9.0,), 0.2),
+    (Dimension(name="dx", kind="delta", unit="m"), (), (), 0.0),
+    (Dimension(name="gripper", kind="binary", unit="sign"), ("gripper_open01",), (0.9,), -1.0),
+    (Dimension(name="gripper", kind="binary", unit="sign"), ("gripper_open01",), (0.1,), 1.0),
+    (Dimension(name="gripper", kind="absolute", unit="m", low=0.0, high=0.08), ("gripper_open01",), (0.1,), 0.08),
+]
+
+
+@pytest.mark.parametrize(("dimension", "names", "state", "expected"), HOLDS)
+def test_the_first_hold_is_measured_or_declared(dimension, names, state, expected):
+    spec = ActionSpec(dimensions=(dimension,), frame="", rate_hz=20.0, gripper_closed_sign=1)
+    assert spec.first(np.array(state, np.float32), names).tolist() == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("kind", ["absolute", "torque", "binary"])
+def test_what_nobody_can_hold_still_is_refused_by_name(kind):
+    spec = ActionSpec(
+        dimensions=(Dimension(name="j7", kind=kind, unit=""),), frame="", rate_hz=20.0, gripper_closed_sign=1
+    )
+    with pytest.raises(SpecMismatchError, match=r"'j7'.*Give Dimension\(hold"):
+        spec.first(np.zeros(1), ("x",))
 
 
 def test_retry_backs_up_along_its_own_path_with_open_gripper():

@@ -111,9 +111,10 @@ def test_a_policy_that_turns_nan_holds_then_stops_latched():
     loop = Loop(Spy(), fakes.PointPolicy(bad_from=6), monitor=make_monitor(2.0))
     loop.start(EpisodeKey(seed=3, task="home", episode=1))
     loop.run()
-    assert loop.trace.outcome == Outcome.STOPPED
+    assert loop.trace.outcome == Outcome.ERRORED
     assert np.isfinite(executed).all()
-    assert np.array_equal(executed[-1][:3], np.zeros(3)), "the last actions before the latch are holds"
+    assert len(executed) == 8, "two bad ticks: a hold, then a hold that comes with the stop and the latch"
+    assert np.array_equal(np.array(executed)[-2:, :3], np.zeros((2, 3)))
     assert loop.trace.trigger_step == 6, "NaN triggers at once, whatever the threshold"
 
 

@@ -66,6 +66,8 @@ def collect(
     video: Share = 0.0,
     note: str = "",
     resume: bool = False,
+    monitor: Path | None = None,
+    arm: str = "",
 ) -> None:
     """Collect episodes of a policy in a simulator, label them, and store them in LeRobot v3.0 layout.
 
@@ -81,6 +83,8 @@ def collect(
         video: share of episodes that are filmed, 0 to 1.
         note: free text kept with the run.
         resume: finish an interrupted run.
+        monitor: bundle that judges every tick; its verdicts are stored with the run.
+        arm: what acts on its alarms: slow, retry, takeover or safe_stop (default: nothing, it only watches).
     """
     from failsight.core.types import Outcome
     from failsight.episodes.meta import EpisodeMeta
@@ -97,7 +101,9 @@ def collect(
         done, good = done + 1, good + (meta.outcome == Outcome.SUCCESS)
         tick(f"success {good / done:.0%}")
 
-    options = CollectOptions(policy=policy, sim=suite, workers=workers, video_share=video, note=note, resume=resume)
+    options = CollectOptions(
+        policy=policy, sim=suite, workers=workers, video_share=video, note=note, resume=resume, monitor=monitor, arm=arm
+    )
     try:
         collect_run(out, keys, options, progress)
     finally:

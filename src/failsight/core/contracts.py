@@ -66,6 +66,23 @@ class Sim(Protocol):
 
 
 @runtime_checkable
+class Robot(Protocol):
+    """What moves: a simulator is wrapped as one. Its methods may raise; the loop then holds, stops and latches."""
+
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+
+    def observe(self) -> Observation:
+        """The full observation, and under `time_s` () the second at which it was made."""
+
+    def send(self, action: Array) -> None:
+        """Command (A,) for one control tick."""
+
+    def stop(self, reason: str) -> None:
+        """Request a stop; the emergency stop is hardware."""
+
+
+@runtime_checkable
 class Policy(Protocol):
     """A policy: images, instruction and state in, action chunks out."""
 

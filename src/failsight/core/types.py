@@ -166,6 +166,8 @@ class Step:
     """True when `output` is new at this tick."""
     signals: Array | None = None
     """(S,) signals that were computed elsewhere (a log without actions); None: failsight computes them."""
+    time_s: float = float("nan")
+    """When the state was measured, seconds; NaN: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +206,8 @@ class Verdict:
     """Trigger statistic minus threshold; at or above 0 the trigger is on."""
     trigger: bool
     why: str
+    blind: str = ""
+    """Why the monitor cannot judge at this tick; empty when it can."""
 
 
 class DecisionKind(StrEnum):

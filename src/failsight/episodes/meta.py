@@ -88,12 +88,19 @@ class RunMeta:
     video_share: float = 0.0
     signals: tuple[SignalColumn, ...] = ()
     """Columns of `signal` in a run whose signals were computed elsewhere; empty: failsight computes them."""
+    bundle: str = ""
+    """Digest of the bundle that judged while the run was made; empty: nobody did."""
+    arm: str = ""
+    """What acted on its alarms; empty: nothing did."""
 
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
         data = {
             "format_version": FORMAT_VERSION,
-            **{name: getattr(self, name) for name in ("policy", "sim", "note", "video_share", "versions")},
+            **{
+                name: getattr(self, name)
+                for name in ("policy", "sim", "note", "video_share", "versions", "bundle", "arm")
+            },
             "action_spec": self.action_spec.as_dict(),
             "observation_spec": self.observation_spec.as_dict(),
             "signals": [column.as_dict() for column in self.signals],
@@ -145,6 +152,8 @@ def _run_meta(data: Mapping[str, Any], where: str) -> RunMeta:
         note=_text(data["note"], f"{where}: note"),
         video_share=read_number(data["video_share"], f"{where}: video_share", 0.0, 1.0),
         signals=tuple(SignalColumn.from_dict(column) for column in data.get("signals", [])),
+        bundle=_text(data.get("bundle", ""), f"{where}: bundle"),
+        arm=_text(data.get("arm", ""), f"{where}: arm"),
     )
 
 

@@ -1,17 +1,31 @@
 """The guard: small, synchronous, without learning; it may only tighten.
 
-NaN or infinite actions become a hold; the third in a row latches a stop. Values beyond the spec's range are clipped.
+An action that is not finite, has another shape, or does not exist becomes a hold; two such ticks of any three latch a
+stop. Values beyond the spec's range are clipped. The latch outlives the episode: only `release` ends it, and says by
+whom. One guard belongs to one robot: hand the same one to every loop that drives it.
 This is a request to hold or stop, not a safety-rated function: the emergency stop is hardware.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from failsight.core.specs import ActionSpec
 from failsight.core.types import Array
 
-_LATCH_AFTER = 3
+_LATCH_AT, _OF = 2, 3
+
+
+class GuardState(NamedTuple):
+    """What a fork takes along."""
+
+    recent: tuple[bool, ...]
+    reason: str
+    bad_now: str
 
 
 class Guard:
@@ -19,21 +33,78 @@ class Guard:
 
     def __init__(self, spec: ActionSpec) -> None:
         self._spec, self._low, self._high = spec, spec.low, spec.high
+        self._recent: deque[bool] = deque(maxlen=_OF)
+        self._bad_now, self.reason, self.note = "", "", ""
         self.reset()
 
+    @property
+    def latched(self) -> bool:
+        """Whether nothing moves any more until somebody releases it; `reason` says why."""
+        return bool(self.reason)
+
     def reset(self) -> None:
-        """A person releases the latch."""
-        self._bad, self._bad_now, self.latched = 0, False, False
+        """A new episode; the latch stays as it is."""
+        self._recent.clear()
+        self._bad_now = ""
+        self.note = ""
+        """What was done at this tick: a bad action replaced, a clip, a latch; empty: nothing."""
 
-    def finite(self, action: Array, last: Array) -> Array:
-        """The action, or a hold when it is not finite."""
-        self._bad_now = not bool(np.isfinite(action).all())
-        return self._spec.hold(last) if self._bad_now else action
+    def latch(self, reason: str) -> None:
+        """Stop for good; the first reason is kept."""
+        if not self.latched:
+            self.reason = reason or "no reason given"
+            self._tell(f"latched: {self.reason}")
 
-    def check(self, action: Array, last: Array) -> Array:
-        """The action to send: finite and within range. Sets `latched` after three bad ones in a row."""
-        if not np.isfinite(action).all():
-            self._bad_now, action = True, self._spec.hold(last)
-        self._bad = self._bad + 1 if self._bad_now else 0
-        self.latched = self.latched or self._bad >= _LATCH_AFTER
-        return np.clip(action, self._low, self._high).astype(np.float32)
+    def release(self, by: str) -> None:
+        """Let go of the latch, in the name of a person (or of a simulator that was reset)."""
+        self._recent.clear()
+        self._bad_now, self.reason, self.note = "", "", f"released by {by}"
+
+    def finite(self, action: Array | None, last: Array, missing: str = "there is no action") -> Array:
+        """The policy's action, or a hold when it is not finite, of another shape or None (`missing` says why).
+
+        It counts as bad only when it is executed: see `check`.
+        """
+        self._bad_now = missing if action is None else self._fault(action)
+        return self._spec.hold(last) if action is None or self._bad_now else action
+
+    def check(self, action: Array, last: Array, own: bool = True) -> Array:
+        """The action to send: finite, (A,) and within range. Latches when two of the last three were bad.
+
+        Args: own: the action is the policy's; False: somebody else drives, and what the policy says does not count.
+        """
+        fault = self._bad_now if own else ""
+        if not fault and (fault := self._fault(action)):
+            action = self._spec.hold(last)
+        self._recent.append(bool(fault))
+        if fault:
+            self._tell(f"held: {fault}")
+            if sum(self._recent) >= _LATCH_AT:
+                self.latch(f"{fault}, on {sum(self._recent)} of the last {len(self._recent)} ticks")
+            return np.asarray(action, np.float32)
+        sent = np.clip(action, self._low, self._high).astype(np.float32)
+        if (sent != np.asarray(action, np.float32)).any():
+            self._tell(f"clipped: {', '.join(self._outside(action))}")
+        return sent
+
+    def _fault(self, action: Array) -> str:
+        if np.shape(action) != self._low.shape:
+            return f"the action has shape {np.shape(action)} instead of {self._low.shape}"
+        return "" if np.isfinite(action).all() else "the action is not finite"
+
+    def _outside(self, action: Array) -> Sequence[str]:
+        return [
+            n for n, v, a, b in zip(self._spec.names, action, self._low, self._high, strict=True) if not a <= v <= b
+        ]
+
+    def _tell(self, what: str) -> None:
+        self.note = f"{self.note}; {what}" if self.note else what
+
+    def save_state(self) -> GuardState:
+        """Memory of the running episode."""
+        return GuardState(tuple(self._recent), self.reason, self._bad_now)
+
+    def load_state(self, state: GuardState) -> None:
+        """Restore it."""
+        self._recent = deque(state.recent, maxlen=_OF)
+        self.reason, self._bad_now, self.note = state.reason, state.bad_now, ""

@@ -97,8 +97,10 @@ def _digest_of(whole: Mapping[str, Any]) -> str:
     return _digest(json.dumps([whole[name] for name in ("policy", "hidden_size", "files")], sort_keys=True).encode())
 
 
-def load_monitor(folder: str | Path, policy: Policy | None = None) -> RiskMonitor:
+def load_monitor(folder: str | Path, policy: Policy | None = None, *, learns: bool = True) -> RiskMonitor:
     """The monitor of a bundle; with `policy`, it is checked against what the bundle was made for.
+
+    Args: learns: whether finished episodes calibrate unknown tasks; `save_adapted` keeps what was learned.
 
     Raises BundleError, naming file and key, when a file is missing, damaged or changed since it was saved, holds what no
     fit writes, or the policy, specs or feature size differ.
@@ -134,7 +136,7 @@ def load_monitor(folder: str | Path, policy: Policy | None = None) -> RiskMonito
         raise BundleError(f"{path} reads {predictor.hidden_size} features; fingerprint.json says {size}. Fit again.")
     bank: Bank = LoggedSignals(tuple(c.name for c in columns)) if columns else SignalBank(actions, observations)
     monitor = RiskMonitor(predictor, bank, rule, thresholds, mapped, band)
-    monitor.fingerprint = digest
+    monitor.fingerprint, monitor.learns = digest, learns
     _read_adapted(path / ADAPTED, monitor)
     return monitor
 

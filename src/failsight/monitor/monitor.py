@@ -79,6 +79,8 @@ class RiskMonitor:
         self.thresholds, self.probability, self.band = thresholds, probability, band
         self.fingerprint = ""
         """Digest of the bundle it comes from."""
+        self.learns = True
+        """Whether finished episodes calibrate unknown tasks."""
         self._trigger = Trigger(rule, thresholds.pooled.threshold)
 
     def reset(self, task: Task) -> None:
@@ -95,7 +97,7 @@ class RiskMonitor:
 
         Args: censored: it was stopped, taken over or changed, so how it would have ended is not known.
         """
-        if success or censored:
+        if self.learns and (success or censored):
             self.thresholds.watch(self._task, self._highest, censored=censored)
 
     def step(self, record: Step) -> Verdict:

@@ -7,6 +7,7 @@ there. The placebo does the retry at a moment drawn from the alarms' own distrib
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,10 @@ from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover
 from failsight.monitor.bundle import load_monitor
 from failsight.recipes.adapters import make_bench, make_operator
 from failsight.runtime.collect import Bench
-from failsight.runtime.loop import Loop, Snapshot, Trace
+from failsight.runtime.loop import Loop
 from failsight.runtime.pool import run_pool
+from failsight.runtime.streak import ErrorStreak
+from failsight.runtime.trace import Snapshot, Trace
 
 RUNGS: Mapping[str, Callable[[], Intervention]] = {
     "slow": Slow,
@@ -67,6 +70,8 @@ class ForkRecord:
     arms: dict[str, PairedEpisode]
     again: Outcome | None
     """Outcome of continuing a second time from the trigger (A/A); None without a trigger."""
+    error: str = ""
+    """Why doing nothing errored; empty: it did not."""
 
 
 class Forced:
@@ -102,10 +107,9 @@ def make_arm(name: str, gate: Sequence[GateEntry]) -> Intervention:
 
 def fork_episode(plan: ArmPlan, bench: Bench, key: EpisodeKey) -> ForkRecord:
     """Run one keyed episode and all its arms."""
-    loop = Loop(bench.sim, bench.policy, monitor=bench.extras["monitor"], operator=bench.extras["operator"])
+    loop = bench.loop()
     placebo = placebo_step(plan, key)
-    loop.start(key)
-    at_trigger, at_placebo = _run_base(loop, placebo)
+    at_trigger, at_placebo = _run_base(loop, key, placebo)
     base, trigger_step = loop.trace, loop.trace.trigger_step
     arms: dict[str, PairedEpisode] = {}
     for name in plan.arms:
@@ -114,7 +118,14 @@ def fork_episode(plan: ArmPlan, bench: Bench, key: EpisodeKey) -> ForkRecord:
             loop.resume(snapshot, make_arm(name, plan.gate))
             arms[name] = summarise(key, loop.trace, True)
     again = loop.resume(at_trigger, None) if at_trigger is not None else None
-    return ForkRecord(key=key, none=summarise(key, base, False), trigger_step=trigger_step, arms=arms, again=again)
+    return ForkRecord(
+        key=key,
+        none=summarise(key, base, False),
+        trigger_step=trigger_step,
+        arms=arms,
+        again=again,
+        error=base.error,
+    )
 
 
 def placebo_step(plan: ArmPlan, key: EpisodeKey) -> int | None:
@@ -124,12 +135,16 @@ def placebo_step(plan: ArmPlan, key: EpisodeKey) -> int | None:
     return plan.placebo_steps[int(keyed_rng(*key.parts, "placebo").integers(len(plan.placebo_steps)))]
 
 
-def _run_base(loop: Loop, placebo: int | None) -> tuple[Snapshot | None, Snapshot | None]:
-    """Do nothing to the end, saving at the first trigger and at the placebo's moment."""
+def _run_base(loop: Loop, key: EpisodeKey, placebo: int | None) -> tuple[Snapshot | None, Snapshot | None]:
+    """Do nothing to the end, saving at the first trigger and at the placebo's moment; an error is in the trace."""
     saved: dict[str, Snapshot] = {}
+    with suppress(Exception):
+        loop.start(key)
     while not loop.done:
         pending = loop.perceive()
         step, verdict = pending
+        if loop.trace.error:
+            break
         if verdict.trigger and "trigger" not in saved:
             saved["trigger"] = loop.save(pending)
         if step.index == placebo:
@@ -154,9 +169,9 @@ def summarise(key: EpisodeKey, trace: Trace, triggered: bool) -> PairedEpisode:
 
 
 def fork_bench(sim: str, policy: str, bundle: Path) -> Bench:
-    """A worker's simulator, policy, monitor and operator."""
+    """A worker's simulator, policy, monitor (which learns nothing: equal keys give equal episodes) and operator."""
     bench = make_bench(sim, policy)
-    bench.extras["monitor"] = load_monitor(bundle, bench.policy)
+    bench.extras["monitor"] = load_monitor(bundle, bench.policy, learns=False)
     bench.extras["operator"] = make_operator(sim)
     return bench
 
@@ -164,17 +179,19 @@ def fork_bench(sim: str, policy: str, bundle: Path) -> Bench:
 def run_forks(
     keys: Sequence[EpisodeKey], plan: ArmPlan, sim: str, policy: str, bundle: Path, workers: int
 ) -> Iterator[ForkRecord]:
-    """Fork records as they finish."""
+    """Fork records as they finish. Raises FailsightError after five errored episodes in a row."""
     build = partial(fork_bench, sim, policy, bundle)
+    streak = ErrorStreak()
     for _, record in run_pool(build, partial(fork_episode, plan), list(keys), workers):
         yield record
+        streak.saw(record.none.outcome, record.error)
 
 
 def gate_from(records: Sequence[ForkRecord]) -> tuple[GateEntry, ...]:
     """What the forks of development episodes say about every rung."""
     entries = []
     for rung in LADDER_ORDER:
-        rows = [r for r in records if rung in r.arms]
+        rows = [r for r in records if rung in r.arms and _whole(r, rung)]
         failed = [r.none.outcome != Outcome.SUCCESS for r in rows]
         good = [r.arms[rung].outcome == Outcome.SUCCESS for r in rows]
         entries.append(
@@ -191,13 +208,18 @@ def gate_from(records: Sequence[ForkRecord]) -> tuple[GateEntry, ...]:
 def paired(records: Sequence[ForkRecord], arm: str) -> tuple[list[PairedEpisode], list[PairedEpisode]]:
     """Doing nothing and the arm on every episode; where the arm never fired the two are the same episode.
 
+    Episodes that errored under either are left out: that is nobody's success or failure.
+
     Raises UnknownNameError for an arm that does not exist, which would differ from nothing nowhere.
     """
     if arm != "none":
         require_arm(arm)
-    none = [r.none for r in records]
-    with_arm = [r.arms.get(arm, replace(r.none, triggered=False)) for r in records]
-    return none, with_arm
+    whole = [r for r in records if _whole(r, arm)]
+    return [r.none for r in whole], [r.arms.get(arm, replace(r.none, triggered=False)) for r in whole]
+
+
+def _whole(record: ForkRecord, arm: str) -> bool:
+    return Outcome.ERRORED not in (record.none.outcome, record.arms.get(arm, record.none).outcome)
 
 
 def aa_flips(records: Sequence[ForkRecord]) -> tuple[int, int]:

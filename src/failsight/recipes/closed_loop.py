@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,9 @@ from failsight.core.types import EpisodeKey, Observation, Outcome, Perturbation,
 from failsight.evaluation.intervals import Estimate, proportion
 from failsight.recipes.adapters import make_policy, make_sim
 from failsight.runtime.collect import Bench
-from failsight.runtime.loop import Loop, run_episode
+from failsight.runtime.loop import run_episode
 from failsight.runtime.pool import run_pool
+from failsight.runtime.streak import ErrorStreak
 
 Change = Literal["none", "blank-instruction", "swapped-instruction", "frozen-history"]
 CHANGES: tuple[Change, ...] = ("none", "blank-instruction", "swapped-instruction", "frozen-history")
@@ -46,6 +48,8 @@ class Drive(NamedTuple):
     side: str
     """Navigation: on which side the obstacle was passed, empty when it was not."""
     steps: int
+    error: str = ""
+    """Why it errored; empty: it did not. An errored drive is neither a success nor a failure."""
 
 
 class Altered:
@@ -115,8 +119,10 @@ def closed_loop(
     drives = {drive.key: drive for drive in _kept(keep, stamp) if drive.key in set(keys)}
     for count in range(1, len(drives) + 1):
         progress(count)
+    streak = ErrorStreak()
     for key, drive in run_pool(build, _drive, [key for key in keys if key not in drives], workers):
         drives[key] = drive
+        streak.saw(Outcome.ERRORED if drive.error else None, drive.error)
         if keep is not None:
             _keep(keep, stamp, drive)
         progress(len(drives))
@@ -137,6 +143,7 @@ def _keep(path: Path, stamp: Mapping[str, str], drive: Drive) -> None:
         "collided": drive.collided,
         "side": drive.side,
         "steps": drive.steps,
+        "error": drive.error,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
@@ -158,7 +165,7 @@ def _kept(path: Path | None, stamp: Mapping[str, str]) -> Iterator[Drive]:
                 episode=row["episode"],
                 perturbations=Perturbation.parse(row["condition"]),
             )
-            yield Drive(key, row["success"], row["collided"], row["side"], row["steps"])
+            yield Drive(key, row["success"], row["collided"], row["side"], row["steps"], row.get("error", ""))
 
 
 def _bench(sim: str, policy: str, change: Change) -> Bench:
@@ -177,25 +184,35 @@ def other_instructions(tasks: Sequence[Task]) -> dict[str, str]:
 
 
 def _drive(bench: Bench, key: EpisodeKey) -> Drive:
-    trace, _ = run_episode(Loop(bench.sim, bench.policy), key)
-    collided = any(event.kind == "contact" for event in trace.events)
+    loop = bench.loop()
+    with suppress(Exception):  # the loop has stopped, latched and kept the reason; the next one resets the simulator
+        run_episode(loop, key)
+    trace = loop.trace
+    hit = any(event.kind == "contact" for event in trace.events)
     side = next((event.other for event in trace.events if event.kind == "passed"), "")
-    return Drive(key, trace.outcome == Outcome.SUCCESS, collided, side, len(trace.kinds))
+    return Drive(key, trace.outcome == Outcome.SUCCESS, hit, side, len(trace.kinds), trace.error)
+
+
+def whole(drives: Sequence[Drive]) -> list[Drive]:
+    """Those that did not error."""
+    return [drive for drive in drives if not drive.error]
 
 
 def success_of(drives: Sequence[Drive]) -> Estimate:
-    """Success rate with its Wilson interval."""
-    return proportion(sum(drive.success for drive in drives), len(drives))
+    """Success rate with its Wilson interval, of the drives that did not error."""
+    some = whole(drives)
+    return proportion(sum(drive.success for drive in some), len(some))
 
 
 def collided(drives: Sequence[Drive]) -> Estimate:
-    """Share of episodes in which anything was hit."""
-    return proportion(sum(drive.collided for drive in drives), len(drives))
+    """Share of episodes in which anything was hit, of those that did not error."""
+    some = whole(drives)
+    return proportion(sum(drive.collided for drive in some), len(some))
 
 
 def obeyed(drives: Sequence[Drive]) -> Estimate:
     """Navigation: share that passed the obstacle on the side their task asks for, among those that passed it."""
-    passed = [drive for drive in drives if drive.side]
+    passed = [drive for drive in whole(drives) if drive.side]
     return proportion(sum(drive.key.task.endswith(drive.side) for drive in passed), len(passed))
 
 

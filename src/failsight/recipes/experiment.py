@@ -197,6 +197,7 @@ def _record_from(data: dict[str, Any]) -> ForkRecord:
         trigger_step=data["trigger_step"],
         arms={name: _paired_from(arm) for name, arm in data["arms"].items()},
         again=None if data["again"] is None else Outcome(data["again"]),
+        error=data.get("error", ""),
     )
 
 

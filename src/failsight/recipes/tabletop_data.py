@@ -21,6 +21,7 @@ from failsight.core.demonstrations import (
     load_demonstrations,
     save_demonstrations,
 )
+from failsight.core.errors import FailsightError
 from failsight.core.specs import ObservationSpec
 from failsight.core.types import Array, EpisodeKey, Outcome
 from failsight.labels.events import EventLabeler
@@ -126,6 +127,10 @@ def _correct(bench: Bench, order: Order) -> None:
         states.append(step.state)
         actions.append(step.action)
         loop.act(step, verdict)
+    if loop.trace.outcome == Outcome.ERRORED:
+        raise FailsightError(
+            f"Episode {order.number} of {order.key.task} errored and teaches nothing: {loop.trace.error}."
+        )
     success = loop.trace.outcome == Outcome.SUCCESS
     label = EventLabeler(targets(), ACTION_SPEC).label(
         order.key.task, np.stack(states), np.stack(actions), loop.trace.events, success

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,10 @@ from failsight.recipes.adapters import make_bench
 from failsight.recipes.demonstrations import CHUNK, collect_demonstrations
 from failsight.recipes.tabletop import all_tasks, plan
 from failsight.runtime.collect import Bench
-from failsight.runtime.loop import Loop, run_episode
+from failsight.runtime.loop import run_episode
 from failsight.runtime.pool import run_pool
+from failsight.runtime.streak import ErrorStreak
+from failsight.runtime.trace import Trace
 from failsight.sims.tabletop.env import ACTION_SPEC, STATE_NAMES
 
 _TABLE_SEED = 11
@@ -122,13 +125,17 @@ def success_table(checkpoint: Path, mix: str, trials: int, workers: int) -> dict
     keys = plan(all_tasks(), [_TABLE_SEED], trials, mix)
     counts = {task: [0, 0] for task in (*all_tasks(), "all")}
     build = partial(make_bench, "tabletop", str(checkpoint))
-    for key, success in run_pool(build, _succeeds, list(keys), workers):
+    streak = ErrorStreak()
+    for key, trace in run_pool(build, _end_of, list(keys), workers):
+        streak.saw(trace.outcome, trace.error)
         for row in (key.task, "all"):
-            counts[row][0] += success
-            counts[row][1] += 1
+            counts[row][0] += trace.outcome == Outcome.SUCCESS
+            counts[row][1] += trace.outcome != Outcome.ERRORED
     return {task: f"{good}/{n}" for task, (good, n) in counts.items()}
 
 
-def _succeeds(bench: Bench, key: EpisodeKey) -> bool:
-    trace, _ = run_episode(Loop(bench.sim, bench.policy), key)
-    return trace.outcome == Outcome.SUCCESS
+def _end_of(bench: Bench, key: EpisodeKey) -> Trace:
+    loop = bench.loop()
+    with suppress(Exception):  # the loop has stopped, latched and kept the reason
+        run_episode(loop, key)
+    return Trace(outcome=loop.trace.outcome, error=loop.trace.error)

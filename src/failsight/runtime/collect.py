@@ -20,8 +20,10 @@ from failsight.episodes.meta import EpisodeMeta, RunMeta
 from failsight.episodes.recorder import EpisodeRecorder, clear_recordings, committed_tickets, episode_folder
 from failsight.episodes.run import Run, is_sealed
 from failsight.episodes.seal import clear_leftovers, read_episode_meta, seal
+from failsight.episodes.verdicts import Judge
 from failsight.runtime.loop import Loop, run_episode
 from failsight.runtime.pool import run_pool
+from failsight.runtime.streak import SIMULATOR_RESET, ErrorStreak
 
 
 @dataclass(slots=True)
@@ -31,7 +33,18 @@ class Bench:
     sim: Sim
     policy: Policy
     extras: dict[str, Any]
-    """Anything else a kind of work needs (monitor, operator, ...)."""
+    """Anything else a kind of work needs: monitor, intervention, operator."""
+
+    def loop(self, recorder: EpisodeRecorder | None = None) -> Loop:
+        """A loop over all of it."""
+        parts = {name: self.extras.get(name) for name in ("monitor", "intervention", "operator")}
+        return Loop(self.sim, self.policy, recorder=recorder, **parts)
+
+    @property
+    def judge(self) -> Judge:
+        """Who judges here, and whom."""
+        bundle = getattr(self.extras.get("monitor"), "fingerprint", "")
+        return Judge(bundle=bundle, policy=self.policy.fingerprint)
 
 
 def record_episode(root: Path, video_share: float, bench: Bench, ticket: tuple[int, EpisodeKey]) -> EpisodeMeta:
@@ -40,18 +53,22 @@ def record_episode(root: Path, video_share: float, bench: Bench, ticket: tuple[i
     filmed = float(keyed_rng(*key.parts, "video").random()) < video_share
     sizes = {name: (height, width) for name, height, width in bench.sim.observation_spec.cameras}
     fps = round(bench.sim.action_spec.rate_hz)
-    recorder = EpisodeRecorder(root, number, fps, sizes if filmed else None)
-    loop = Loop(bench.sim, bench.policy, recorder=recorder)
-    error, began = "", time.monotonic()
+    recorder = EpisodeRecorder(root, number, fps, sizes if filmed else None, bench.judge)
+    began = time.monotonic()
     try:
-        trace, _ = run_episode(loop, key)
-        assert trace.outcome is not None
-        outcome = trace.outcome
+        loop = bench.loop(recorder)
+    except FailsightError:
+        recorder.abandon()
+        raise
+    try:
+        run_episode(loop, key)
     except StorageError:
         recorder.abandon()
         raise
-    except Exception as problem:
-        error, outcome = f"{type(problem).__name__}: {problem}", Outcome.ERRORED
+    except Exception:
+        pass  # the loop has stopped, latched and kept the reason
+    outcome, error = loop.trace.outcome or Outcome.ERRORED, loop.trace.error
+    loop.release(by=SIMULATOR_RESET)
     task = _task(bench.sim, key)
     meta = EpisodeMeta(
         ticket=number,
@@ -93,7 +110,7 @@ def prepare(root: Path, meta: RunMeta, resume: bool) -> list[tuple[int, EpisodeK
         if not resume:
             raise FailsightError(f"{root} already holds a run. Add --resume to finish it, or choose another --out.")
         old = RunMeta.read(path)
-        for name in ("plan", "policy", "sim", "video_share"):
+        for name in ("plan", "policy", "sim", "video_share", "bundle", "arm"):
             if getattr(old, name) != getattr(meta, name):
                 raise FailsightError(
                     f"{root} was started with another {name}; resume with the same settings or choose another --out."
@@ -122,13 +139,14 @@ def collect(
 ) -> Iterator[EpisodeMeta]:
     """Run the plan, yielding each new episode as it is committed; seals the run at the end.
 
-    Raises StorageError when another process is writing this run.
+    Raises StorageError when another process is writing this run, FailsightError after five errored episodes in a row.
     """
     with writing_alone(root):
-        tickets = prepare(root, meta, resume)
+        tickets, streak = prepare(root, meta, resume), ErrorStreak()
         work = partial(record_episode, root, meta.video_share)
         for _, done in run_pool(build, work, tickets, workers):
             yield done
+            streak.saw(done.outcome, done.error)
         if not is_sealed(root):
             seal(root)
 
