@@ -194,3 +194,16 @@ def test_the_ladder_climbs_when_the_alarm_stays():
     kinds = [climbing.propose(ALARM, context()).kind for _ in range(10)]
     assert kinds[0] == "slow"
     assert kinds[-1] == "human"
+
+
+def test_after_three_attempts_of_its_own_the_ladder_calls_the_person():
+    """Four autonomous rungs and a person: the alarm comes back every six steps; the fourth time it is the person, not the
+    fourth rung."""
+    names = ("a", "b", "c", "d", "person")
+    rungs = {**{name: Slow(rate=0.1 * (i + 1), dwell=100) for i, name in enumerate("abcd")}, "person": Takeover()}
+    climbing = Ladder(rungs, names, {name: entry(name, 40, 30, 0) for name in names}, patience=5)
+    for _ in range(2):  # and again after a reset
+        climbing.reset()
+        said = [climbing.propose(ALARM, context()) for _ in range(24)]
+        assert [round(said[t].rate, 1) for t in (0, 6, 12)] == [0.1, 0.2, 0.3]
+        assert [decision.kind for decision in said] == ["slow"] * 18 + ["human"] * 6

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from failsight.core.contents import note_files, require_unchanged
 from failsight.core.errors import EpisodeDataError, StorageError
 from failsight.core.foreign import read_count, read_object, read_text
 from failsight.core.specs import ActionSpec, ObservationSpec
@@ -199,7 +200,7 @@ def save_demonstrations(
     partial = _beside(folder)
     try:
         partial.mkdir(parents=True)
-        rows, parts = [], _Parts(partial, action_spec, observation_spec)
+        rows, parts = [], _Parts(partial, action_spec, observation_spec, steps_per_frame)
         for item in demonstrations:
             check_actions(item.name, item.actions, action_spec)
             _check_sizes(item, observation_spec)
@@ -215,6 +216,7 @@ def save_demonstrations(
             "source": source,
             "phrasings": {key: list(value) for key, value in (phrasings or {}).items()},
             "fingerprint": parts.fingerprint,
+            "files": note_files(partial.glob("*.npy")),
             "episodes": [asdict(row) for row in rows],
         }
         (partial / _HEADER).write_text(json.dumps(header))
@@ -258,6 +260,7 @@ def load_demonstrations(folder: Path) -> DemonstrationSet:
         phrasings = {str(key): [str(text) for text in texts] for key, texts in header["phrasings"].items()}
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise EpisodeDataError(f"{path} is not what this version writes ({error}); make the folder again.") from error
+    require_unchanged(folder, header.get("files", {}))
     sizes: dict[str, tuple[int, ...]] = {
         f"images.{name}": (height, width, 3) for name, height, width in observations.cameras
     }
@@ -348,11 +351,11 @@ def _resets(item: Demonstration) -> Array:
 class _Parts:
     """Raw appends per array, turned into `.npy` by a header at the end."""
 
-    def __init__(self, folder: Path, actions: ActionSpec, observations: ObservationSpec) -> None:
+    def __init__(self, folder: Path, actions: ActionSpec, observations: ObservationSpec, steps: int) -> None:
         self._folder, self.frames, self._resets = folder, 0, False
         self._shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self._digest = hashlib.blake2b(digest_size=8)
-        self._digest.update(json.dumps([actions.as_dict(), observations.as_dict()], sort_keys=True).encode())
+        self._digest.update(json.dumps([actions.as_dict(), observations.as_dict(), steps], sort_keys=True).encode())
 
     def add(self, item: Demonstration) -> None:
         arrays = {f"images.{camera}": np.asarray(pixels) for camera, pixels in item.images.items()}

@@ -128,7 +128,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyOutput:
-    """What one inference of a policy returns."""
+    """What one inference of a policy returns.
+
+    Hidden state, samples and members are kept as float16, as they are recorded; an entry that is not finite, or beyond
+    float16 (65,504), becomes NaN, which everywhere means that it is missing.
+    """
 
     chunk: Array
     """(H, A) float32 actions, first one first."""
@@ -147,6 +151,22 @@ class PolicyOutput:
     def __post_init__(self) -> None:
         if self.chunk.ndim != 2:
             raise EpisodeDataError(f"A chunk must be (H, A); this one has shape {self.chunk.shape}.")
+        for name in ("hidden", "samples", "members"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, to_half(value))
+
+
+def to_half(values: Array) -> Array:
+    """float16, NaN where a value is not finite or beyond float16.
+
+    >>> to_half(np.array([1.0, 1e5, -np.inf])).tolist()
+    [1.0, nan, nan]
+    """
+    with np.errstate(over="ignore"):
+        half = np.asarray(values).astype(np.float16, copy=False)
+    finite = np.isfinite(half)
+    return half if finite.all() else np.where(finite, half, np.float16(np.nan))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

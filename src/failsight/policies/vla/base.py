@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from failsight.core.contents import content_of
 from failsight.core.errors import FailsightError
 from failsight.policies.vla.design import BackboneConfig
 from failsight.policies.vla.pixels import pixel_scaling
@@ -165,19 +165,7 @@ def _without(value: Any, names: set[str]) -> Any:
 
 
 def _of_files(paths: Iterable[Path]) -> str:
-    return _digest(_of_file(path).encode() for path in paths)
-
-
-def _of_file(path: Path) -> str:
-    stat = path.stat()
-    return _content(str(path.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-
-
-@lru_cache(maxsize=256)
-def _content(path: str, *stamp: int) -> str:
-    """Digest of a file's bytes, read once per process as long as size, times and inode stay."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    return _digest(content_of(path).encode() for path in paths)
 
 
 def _digest(parts: Iterable[bytes]) -> str:

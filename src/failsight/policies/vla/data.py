@@ -38,10 +38,11 @@ class Frames(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over states and chunks."""
+        """16 hex digits over all arrays, pictures and tasks included."""
         digest = hashlib.blake2b(digest_size=8)
-        digest.update(np.ascontiguousarray(self.state).tobytes())
-        digest.update(np.ascontiguousarray(self.chunk).tobytes())
+        for name, array in zip(ARRAYS, self, strict=True):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data.cast("B"))
         return digest.hexdigest()
 
 

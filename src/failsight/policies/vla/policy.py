@@ -69,9 +69,9 @@ class TinyPolicy:
         chunk = members.mean(0).clamp(-1, 1).numpy()
         return PolicyOutput(
             chunk=chunk,
-            hidden=hidden[0].numpy().astype(np.float16),
-            samples=samples.clamp(-2, 2).numpy().astype(np.float16),
-            members=members.numpy().astype(np.float16),
+            hidden=hidden[0].numpy(),
+            samples=samples.clamp(-2, 2).numpy(),
+            members=members.numpy(),
             latency_ms=(time.perf_counter() - start) * 1e3,
         )
 

@@ -95,10 +95,10 @@ class VLAPolicy:
                 acted = self.model.act(features, self._noise(step))
             failure = self._foresee(features)
         chunk = self._physical(acted.chunk[0])
-        samples = None if acted.samples is None else self._physical(acted.samples[0]).astype(np.float16)
+        samples = None if acted.samples is None else self._physical(acted.samples[0])
         return PolicyOutput(
             chunk=chunk,
-            hidden=features[0, -1].float().numpy().astype(np.float16),
+            hidden=features[0, -1].float().numpy(),
             samples=samples,
             failure=failure,
             latency_ms=(time.perf_counter() - began) * 1e3,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,8 @@ def train(
 ) -> TinyVLA:
     """Train, writing `snapshots/<step>` and `state.safetensors` as it goes; a second call resumes after a kill.
 
-    Raises FailsightError when a loss is not finite, naming the step.
+    Raises FailsightError when a loss or gradient is not finite, naming the step, and when the folder holds a training of
+    other data or settings.
     """
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -63,7 +66,8 @@ def train(
     batches = Batches(frames, instructions, config)
     held_out = frames.episode % round(1 / options.validation_share) == 0
     train_rows, valid_rows = (torch.from_numpy(np.nonzero(mask)[0]) for mask in (~held_out, held_out))
-    start = _resume(folder, network, optimizer)
+    identity = _identity(frames, instructions, config, options)
+    start = _resume(folder, network, optimizer, identity)
     writer = SummaryWriter(str(folder / "tensorboard"))
     began = time.monotonic()
     last = options.stop or options.steps
@@ -74,11 +78,10 @@ def train(
         with torch.autocast("cpu", torch.bfloat16):
             parts = losses(network, *batches.draw(rows, augment=True))
         loss = torch.stack(list(parts.values())).sum()
-        if not torch.isfinite(loss):
-            raise FailsightError(f"The loss is not finite at step {step} (rows {rows[:8].tolist()} ...).")
+        _require_finite(loss, "loss", step, rows)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        _require_finite(torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0), "gradient", step, rows)
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * _rate(step, options)
         optimizer.step()
@@ -93,9 +96,22 @@ def train(
             for name, value in valid.items():
                 writer.add_scalar(f"valid/{name}", value, step + 1)
             progress(step + 1, {f"valid_{name}": value for name, value in valid.items()})
-            _snapshot(folder, step + 1, network, optimizer)
+            _snapshot(folder, step + 1, network, optimizer, identity)
     writer.close()
     return network
+
+
+def _identity(frames: Frames, instructions: Sequence[Sequence[str]], config: TinyConfig, options: TrainOptions) -> str:
+    """16 hex digits over what must be the same for a training to go on; where it stops and how fast may differ."""
+    dials = asdict(replace(options, threads=0, stop=None))
+    policy = replace(config, provenance={}).as_dict()
+    text = json.dumps([frames.fingerprint, [list(texts) for texts in instructions], dials, policy], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _require_finite(value: torch.Tensor, what: str, step: int, rows: torch.Tensor) -> None:
+    if not torch.isfinite(value):
+        raise FailsightError(f"The {what} is not finite at step {step} (rows {rows[:8].tolist()} ...).")
 
 
 def _rate(step: int, options: TrainOptions) -> float:
@@ -119,22 +135,26 @@ def validate(network: TinyVLA, batches: Batches, rows: torch.Tensor) -> dict[str
     return {name: float(np.mean(values)) if values else float("nan") for name, values in sums.items()}
 
 
-def _snapshot(folder: Path, step: int, network: TinyVLA, optimizer: torch.optim.Optimizer) -> None:
+def _snapshot(folder: Path, step: int, network: TinyVLA, optimizer: torch.optim.Optimizer, identity: str) -> None:
     save_checkpoint(network, folder / "snapshots" / f"{step:06d}")
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     for index, entries in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
-    save_file(tensors, folder / "state.partial", metadata={"step": str(step)})
+    save_file(tensors, folder / "state.partial", metadata={"step": str(step), "identity": identity})
     os.replace(folder / "state.partial", folder / "state.safetensors")
 
 
-def _resume(folder: Path, network: TinyVLA, optimizer: torch.optim.Optimizer) -> int:
-    """Restore network and optimizer; the step to go on from."""
+def _resume(folder: Path, network: TinyVLA, optimizer: torch.optim.Optimizer, identity: str) -> int:
+    """Restore network and optimizer; the step to go on from. Raises FailsightError for another training."""
     path = folder / "state.safetensors"
     if not path.is_file():
         return 0
     with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
+        step, found = int(file.metadata()["step"]), file.metadata().get("identity")
+        if found != identity:
+            raise FailsightError(
+                f"{folder} holds a training of other data or settings; choose another --out, or delete it."
+            )
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     network.load_state_dict({n[8:]: v for n, v in tensors.items() if n.startswith("network.")})
     entries: dict[int, dict[str, torch.Tensor]] = {}
