@@ -17,7 +17,8 @@ from failsight.monitor.trigger import TriggerRule
 from failsight.policies import POLICIES
 from failsight.policies.vla.policy import TinyPolicy
 from failsight.predictors import PREDICTORS
-from failsight.predictors.detectors import DETECTORS, FitData
+from failsight.predictors.detector import FitData
+from failsight.predictors.detectors import DETECTORS
 from failsight.recipes.adapters import make_operator, make_policy, make_sim
 from failsight.recipes.closed_loop import CHANGES, Altered
 from failsight.recipes.tabletop import targets

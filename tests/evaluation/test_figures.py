@@ -30,7 +30,8 @@ from failsight.evaluation.judging import (
     trace,
     without_short,
 )
-from failsight.evaluation.leaks import find_leaks, headline
+from failsight.evaluation.leaks import find_leaks
+from failsight.evaluation.moments import headline_claims
 from failsight.evaluation.patterns import importance, learn_rules
 from failsight.evaluation.protocols import PROTOCOLS, splits
 from failsight.evaluation.ranking import Ranking, auc_draws, auc_estimate, difference, episode_weights, task_weights
@@ -141,12 +142,13 @@ def test_a_detector_that_sees_beats_one_that_cannot():
     assert table["clock"]["early_within_folds"]["value"] == 50
     assert table["task_prior"]["early_within_folds"]["value"] == 50
     assert abs(table["permuted"]["early_within_folds"]["value"] - 50) < 25
-    shown, sentence = headline(table["ledger"], "early_folds", {n: table[n] for n in ("clock", "task_prior")})
-    assert shown
-    assert "not shown" not in sentence
-    assert (
-        headline(table["permuted"], "early_folds", {"clock": table["clock"], "task_prior": table["ledger"]})[0] is False
-    )
+    controls = {n: stored[n] for n in ("clock", "task_prior")}
+    claims = headline_claims(stored["ledger"], controls, DATA.facts, boots, True)
+    assert claims["seen"]["shown"]
+    assert claims["seen_within"]["shown"]
+    assert "not shown" not in claims["seen"]["sentence"]
+    assert not headline_claims(stored["permuted"], controls, DATA.facts, boots, False)["seen"]["shown"]
+    assert not headline_claims(stored["task_prior"], controls, DATA.facts, boots, False)["seen"]["shown"]
     others = other_figures(stored["ledger"], DATA.facts, "early", 4.0, "k")
     assert others["ece"]["value"] < 0.2
     assert others["fpr_alpha10"]["value"] <= 0.12
@@ -176,6 +178,7 @@ def test_leaks_of_one_outcome_only_are_not_numbers():
     good = [s for s in SEQUENCES if not s.failed]
     for leak in find_leaks(good, facts_of(good, 40), list(range(len(good)))):
         assert leak.value is None or leak.unit == "episodes"
+        assert leak.word == ("unknown" if leak.value is None else "clean")
 
 
 def test_an_explanation_adds_up_and_looks_at_nothing_later():

@@ -75,7 +75,7 @@ def test_cuts():
 def test_a_contradictory_failure_is_one_that_ends_early():
     class Sequence:
         def __init__(self, length, failed):
-            self.task, self.failed, self.signals = "a", failed, np.zeros((length, 1))
+            self.task, self.failed, self.signals, self.condition = "a", failed, np.zeros((length, 1)), "none"
 
     data = facts_of([Sequence(40, True), Sequence(20, True), Sequence(20, False)], 40)
     assert data.timed_out.tolist() == [True, False, False]

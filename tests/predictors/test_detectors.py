@@ -10,7 +10,8 @@ from failsight.core.errors import BundleError, UnknownNameError
 from failsight.evaluation.detection import within_auc
 from failsight.evaluation.judging import trace
 from failsight.predictors.dataset import permute_labels
-from failsight.predictors.detectors import CONTROLS, DETECTORS, FitData, find_detector
+from failsight.predictors.detector import FitData
+from failsight.predictors.detectors import CONTROLS, DETECTORS, find_detector
 from failsight.predictors.evidence import RunningEvidence
 from failsight.predictors.fit_ledger import LedgerOptions, fit_ledger, shared_weights
 from failsight.predictors.ledger import LedgerPredictor

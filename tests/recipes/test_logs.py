@@ -20,6 +20,8 @@ from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import label_run
 from failsight.monitor.bundle import load_monitor
 from failsight.monitor.trigger import TriggerRule
+from failsight.predictors.detectors import DETECTORS
+from failsight.recipes import bench_fits, bench_summary
 from failsight.recipes.bench_logs import import_logs
 from failsight.recipes.bench_options import BenchOptions
 from failsight.recipes.bench_real import find_data, run_bench_real
@@ -28,6 +30,9 @@ from failsight.recipes.log_fitting import LogFitOptions, first_trigger, fit_log,
 from failsight.recipes.many_fitting import fit_many, read_listing
 from failsight.reports.detectors import control_rows, table_rows
 from failsight.reports.html import write_report
+
+LEDGER = LogFitOptions(detector="ledger")
+"""Where the detector does not matter: the one that is fitted in a moment."""
 
 
 def quiet(_):
@@ -59,7 +64,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bundle(run):
-    fit_log(run, run.root / "bundle", LogFitOptions(), quiet)
+    fit_log(run, run.root / "bundle", LEDGER, quiet)
     return run.root / "bundle"
 
 
@@ -67,7 +72,7 @@ def test_import_fit_report_from_the_command_line(tmp_path, capsys):
     folder = write_json_log(tmp_path / "log", count=120)
     target = str(tmp_path / "run")
     main(["import", "actprobe", str(folder), "--out", target, "--horizon", "40"])
-    main(["fit", target])
+    main(["fit", target, "--detector", "ledger"])
     main(["report", target])
     main(["audit", target])
     main(["evaluate", "detection", target, "--detectors", "running_mean", "clock"])
@@ -80,6 +85,14 @@ def test_import_fit_report_from_the_command_line(tmp_path, capsys):
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["headline"]["shown"]
     assert summary["detectors"]["ledger"]["run"]["early_within_folds"]["low"] > 70
+    running = summary["detectors"]["ledger"]["run"]["running"]["early"]
+    assert running["seen_within"]["low"] > 70
+    assert running["seen"]["auprc"]["value"] > running["seen"]["auprc"]["prevalence"]
+    assert summary["headline"]["over"]["task_prior"]["low"] > 0
+    assert summary["headline_within"]["over"]["clock"]["low"] > 0
+    assert "headline_condition" not in summary
+    prior = summary["detectors"]["task_prior"]["run"]["running"]["early"]["seen"]["value"]
+    assert next(row["value"] for row in summary["leaks"]["run"] if row["name"] == "task prior") == pytest.approx(prior)
     page = (tmp_path / "run/report.html").read_text()
     assert "chunk_mse" in page
     assert "What the data gives away" in page
@@ -110,16 +123,74 @@ def test_alarms_use_evidence_only(bundle):
     assert monitor.thresholds.choose(low).threshold != float("inf")
 
 
-def test_an_unknown_task_gets_no_probability_and_no_alarm(run, bundle):
+def test_an_unknown_task_gets_no_probability_and_a_provisional_alarm(run, bundle):
     monitor = load_monitor(bundle)
+    failed = next(s.ticket for s in read_data(run).sequences if s.failed)
     monitor.reset(Task(id="never seen", suite="s", instruction="", horizon=40))
-    verdicts = [monitor.step(step) for step in next(run.read([0])).steps()]
-    assert all(np.isnan(v.risk.p_fail) and not v.trigger for v in verdicts)
-    assert "uncalibrated" in verdicts[-1].why
+    assert monitor.basis.basis == "provisional"
+    assert "10 more successes of never seen calibrate it" in monitor.basis.note
+    verdicts = [monitor.step(step) for step in next(run.read([failed])).steps()]
+    assert all(np.isnan(v.risk.p_fail) for v in verdicts)
+    fired = [v for v in verdicts if v.trigger]
+    assert "provisional threshold" in fired[0].why
+    assert "no probability on an unknown task" in fired[0].why
+
+
+def test_unlabelled_episodes_move_the_provisional_threshold(run, bundle):
+    """From the fifth episode on, ended or given up; a successful tenth labelled one would end it."""
+    monitor = load_monitor(bundle)
+    before = monitor.thresholds.choose("new").threshold
+    for _ in range(5):
+        assert monitor.thresholds.choose("new").threshold == before
+        monitor.reset(Task(id="new", suite="s", instruction="", horizon=40))
+        for step in next(run.read([0])).steps():
+            monitor.step(step)
+    monitor.finish(False)
+    found, levels = monitor.thresholds.provisional, monitor.thresholds.levels["new"]
+    assert len(levels) == 5
+    moved = found.corrected.threshold + 5 / 8 * (np.median(levels) - found.usual)
+    assert monitor.thresholds.choose("new").threshold == pytest.approx(moved)
+
+
+def test_a_run_of_two_tasks_has_no_provisional_threshold(tmp_path):
+    notes = []
+    two = store(tmp_path / "run", [s for s in log_sequences(count=180) if s.task != "task_2"])
+    fit_log(two, tmp_path / "b", LEDGER, notes.append)
+    monitor = load_monitor(tmp_path / "b")
+    monitor.reset(Task(id="never seen", suite="s", instruction="", horizon=40))
+    assert monitor.basis.basis == "uncalibrated"
+    assert any("fewer than 3 tasks" in note for note in notes)
+    rows = dict(
+        evaluate_bundle(store(tmp_path / "new", _renamed(log_sequences(count=30), "other")).root, tmp_path / "b")
+    )
+    assert rows["false alarms"] == "no threshold exists on any of these tasks"
+    assert rows["alarms on other"].startswith("no threshold exists on this task")
+
+
+def _renamed(sequences, task):
+    return [type(s)(**{**{f: getattr(s, f) for f in s.__slots__}, "task": task}) for s in sequences]
+
+
+def test_the_default_is_the_blend_and_every_term_is_shown(run, tmp_path):
+    """Fitted once: bundle, explanation and verdict say the same three terms, and they add up."""
+    notes = []
+    fit_log(run, tmp_path / "b", LogFitOptions(), notes.append)
+    monitor = load_monitor(tmp_path / "b")
+    assert monitor.predictor.name == "blend"
+    failed = next(s for s in read_data(run).sequences if s.failed)
+    verdicts = replay(monitor, next(run.read([failed.ticket])))
+    assert [v.risk.judged for v in verdicts] == trace(monitor.predictor, failed).tolist()
+    assert sum(monitor.predictor.shown.values()) == pytest.approx(verdicts[-1].risk.evidence)
+    fired = next(v for v in verdicts if v.trigger)
+    lines = explain_episode(run.root, tmp_path / "b", failed.ticket)
+    for member in ("running mean", "ledger", "hazard"):
+        assert f"{member} " in fired.why
+        assert member.replace(" ", "_") in lines[1]
+    assert monitor.thresholds.provisional is not None
 
 
 def test_refits_are_bit_equal(run, bundle, tmp_path):
-    fit_log(run, tmp_path / "again", LogFitOptions(), quiet)
+    fit_log(run, tmp_path / "again", LEDGER, quiet)
     for name in ("model.safetensors", "calibration.json"):
         assert (bundle / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
@@ -134,14 +205,14 @@ def test_a_bundle_is_judged_on_another_run(bundle, tmp_path):
 def test_any_detector_fits_into_a_bundle(run, tmp_path):
     fit_log(run, tmp_path / "b", LogFitOptions(detector="cosine_knn"), quiet)
     assert load_monitor(tmp_path / "b").predictor.name == "cosine-knn"
-    with pytest.raises(BundleError, match="holds no evidence ledger"):
+    with pytest.raises(BundleError, match="holds neither a blend nor an evidence ledger"):
         explain_episode(run.root, tmp_path / "b", 0)
     with pytest.raises(EpisodeDataError, match="needs stac"):
         fit_log(run, tmp_path / "c", LogFitOptions(detector="stac"), quiet)
 
 
 def test_a_band_and_isotonic_probabilities_are_options(run, tmp_path):
-    options = LogFitOptions(band=True, probability="isotonic")
+    options = LogFitOptions(detector="ledger", band=True, probability="isotonic")
     fitted = fit_log(run, tmp_path / "b", options, quiet)
     monitor = load_monitor(tmp_path / "b")
     episode = next(run.read([3]))
@@ -193,7 +264,7 @@ def test_five_episodes_say_how_many_more(tmp_path):
     with pytest.raises(
         CalibrationError, match=r"too few\. Record .* more successes \(30 for a false-alarm rate of 0.1\)"
     ):
-        fit_log(tiny, tmp_path / "b", LogFitOptions(), quiet)
+        fit_log(tiny, tmp_path / "b", LEDGER, quiet)
     assert not (tmp_path / "b").exists()
     with pytest.raises(CalibrationError, match="at least 5 of each"):
         compare_detectors(tiny.root, (), quiet)
@@ -204,7 +275,7 @@ def test_one_outcome_only(tmp_path, failed):
     same = [s for s in log_sequences(count=240) if s.failed == failed]
     lone = store(tmp_path / "run", same)
     with pytest.raises(CalibrationError, match="more successes" if failed else "4 more failures"):
-        fit_log(lone, tmp_path / "b", LogFitOptions(), quiet)
+        fit_log(lone, tmp_path / "b", LEDGER, quiet)
 
 
 def test_a_looser_alpha_needs_fewer():
@@ -220,7 +291,7 @@ def test_a_task_without_success_nan_columns_and_constants_are_said(tmp_path):
         s.signals[:, 2] = 7.0
     sequences = [s for s in sequences if s.task != "task_2" or s.failed]
     notes = []
-    fitted = fit_log(store(tmp_path / "run", sequences), tmp_path / "b", LogFitOptions(), notes.append)
+    fitted = fit_log(store(tmp_path / "run", sequences), tmp_path / "b", LEDGER, notes.append)
     text = " ".join(notes)
     assert "action_norm is missing on 5" in text
     assert "eef_z never changes" in text
@@ -234,7 +305,7 @@ def test_all_constant_signals_are_refused(tmp_path):
         s.signals[:] = 1.0
     constant = store(tmp_path / "run", sequences)
     with pytest.raises(EpisodeDataError, match="nothing to learn from"):
-        fit_log(constant, tmp_path / "b", LogFitOptions(), quiet)
+        fit_log(constant, tmp_path / "b", LEDGER, quiet)
 
 
 def test_episodes_of_length_one_are_survived(tmp_path):
@@ -245,7 +316,7 @@ def test_episodes_of_length_one_are_survived(tmp_path):
     ]
     notes = []
     mixed = store(tmp_path / "run", [*short, *sequences[3:]])
-    fit_log(mixed, tmp_path / "b", LogFitOptions(), quiet)
+    fit_log(mixed, tmp_path / "b", LEDGER, quiet)
     compare_detectors(mixed.root, ("ledger",), notes.append)
     assert any("3 episodes of fewer than 4 steps" in note for note in notes)
 
@@ -289,17 +360,20 @@ def test_several_policies_share_what_they_have_in_common(tmp_path, run):
         fit_many(listing, tmp_path / "c", 0.1, 0, quiet)
 
 
+def only(monkeypatch, *names):
+    """Compare these detectors and no losses."""
+    for module in (bench_fits, bench_summary):
+        monkeypatch.setattr(module, "DETECTORS", {n: DETECTORS[n] for n in names})
+        monkeypatch.setattr(module, "ABLATION", {})
+
+
 # --- the comparison ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("bench")
 def test_the_comparison_on_a_small_log_and_resuming_it(tmp_path, monkeypatch):
-    from failsight.recipes import bench_real
-
-    kept = ("ledger", "running_mean", "clock", "task_prior", "permuted")
-    monkeypatch.setattr(bench_real, "DETECTORS", {n: bench_real.DETECTORS[n] for n in kept})
-    monkeypatch.setattr(bench_real, "ABLATION", {})
+    only(monkeypatch, "ledger", "running_mean", "clock", "task_prior", "permuted")
     write_json_log(tmp_path / "data" / "small", count=120, tasks=4)
     write_json_log(tmp_path / "data" / "twin", count=120, tasks=4, seed=7)
     report = run_bench_real(tmp_path / "out", 1, Quiet(), tmp_path / "data")
@@ -321,12 +395,16 @@ def test_the_comparison_on_a_small_log_and_resuming_it(tmp_path, monkeypatch):
     assert summary["default"] == "ledger"
     assert row["shown"]
     assert row["over_task_prior"]["low"] > 0
+    assert row["claims"]["seen"]["over"]["task_prior"]["low"] > 0
+    gap = summary["running_against_default"]["logs"]["small"]["running_mean"]["seen_within"]["early"]
+    assert {"low", "high", "low_tasks", "high_tasks", "decides", "p"} <= set(gap)
+    assert summary["running_against_default"]["mean"]["running_mean"]["seen_within"]["cells"] >= 2
     assert "shown" not in summary["detectors"]["clock"]["small"]
     assert control_rows(summary)
     assert summary["selected"]["small"]["early_within_seen"]["value"] > 70
     assert summary["leave_policy_out"]["small"]["others"]["value"] > 60
     assert "evidence ledger" in report.read_text()
-    assert table_rows(summary)[0][2][0][0] == "evidence ledger (default)"
+    assert table_rows(summary)[0][2][0][0] == "evidence ledger"
     files = sorted((tmp_path / "out/scores").rglob("*.npz"))
     times = [f.stat().st_mtime_ns for f in files]
     files[0].unlink()
@@ -338,12 +416,7 @@ def test_the_comparison_on_a_small_log_and_resuming_it(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.xdist_group("bench")
 def test_few_tasks_and_one_sided_logs_are_left_out_by_name(tmp_path, monkeypatch):
-    from failsight.recipes import bench_real
-
-    monkeypatch.setattr(
-        bench_real, "DETECTORS", {n: bench_real.DETECTORS[n] for n in ("ledger", "clock", "task_prior")}
-    )
-    monkeypatch.setattr(bench_real, "ABLATION", {})
+    only(monkeypatch, "ledger", "clock", "task_prior")
     notes = []
     reporter = Quiet()
     reporter.note = notes.append
@@ -362,7 +435,7 @@ def test_few_tasks_and_one_sided_logs_are_left_out_by_name(tmp_path, monkeypatch
 @pytest.mark.slow
 @pytest.mark.xdist_group("bench")
 def test_one_bad_folder_does_not_end_the_comparison(tmp_path, monkeypatch):
-    monkeypatch.setattr("failsight.recipes.bench_real.ABLATION", {})
+    monkeypatch.setattr(bench_fits, "ABLATION", {})
     write_json_log(tmp_path / "data/good", count=80, tasks=2)
     (write_json_log(tmp_path / "data/bad", count=9) / "task_1.jsonl").write_text("[" * 100_000)
     (tmp_path / "data/odd/task.jsonl").mkdir(parents=True)
@@ -441,7 +514,7 @@ def test_fitting_a_ledger_needs_no_torch(run, tmp_path):
     code = (
         "import sys; from pathlib import Path; from failsight.episodes.run import Run;"
         "from failsight.recipes.log_fitting import LogFitOptions, fit_log;"
-        f"fit_log(Run({str(run.root)!r}), Path({str(tmp_path / 'b')!r}), LogFitOptions(), lambda note: None);"
+        f"fit_log(Run({str(run.root)!r}), Path({str(tmp_path / 'b')!r}), LogFitOptions(detector='ledger'), lambda note: None);"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -201,7 +201,7 @@ def audit(run_folder: Folder, leaks: bool = True) -> None:
         _audit_data(run_folder)
         return
     for leak in leak_report(run_folder) if leaks else []:
-        tag = ("leaks", "red") if leak.leaks else ("clean", "green")
+        tag = (leak.word, {"leaks": "red", "clean": "green"}.get(leak.word, "yellow"))
         say(tag, "  ", (leak.name, "bold"), f": {leak.sentence}")
 
 

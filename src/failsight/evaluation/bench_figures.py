@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -19,22 +19,16 @@ from failsight.evaluation.alarms import (
     threshold_at,
 )
 from failsight.evaluation.calibration import calibration_table
+from failsight.evaluation.claims import Bootstraps
 from failsight.evaluation.detection import auc
 from failsight.evaluation.intervals import Estimate
 from failsight.evaluation.judging import Traces
-from failsight.evaluation.protocols import EpisodeFacts, declared_cut, longest_test_cut, shortest_cut, up_to
+from failsight.evaluation.protocols import EpisodeFacts, longest_test_cut, moment_steps, up_to
 from failsight.evaluation.ranking import Ranking, auc_draws, auc_estimate, episode_weights, task_weights
 
 ALPHA = 0.10
 Stored = Mapping[str, Sequence[Traces]]
 """Protocol name -> traces of its splits."""
-
-
-class Bootstraps(NamedTuple):
-    """One set of resamples for all detectors of a data set, so that differences are paired."""
-
-    episodes: Array
-    tasks: Array
 
 
 def bootstraps(facts: EpisodeFacts, name: str) -> Bootstraps:
@@ -58,7 +52,7 @@ def rankings(
         facts: of the whole data set.
         part: seen or unseen.
         cut: early (shortest episode of the task), 25 or 50 (per cent of the declared horizon, maximum so far),
-            published (ActProbe's), alive25 or alive50 (score at that step among episodes still running).
+            published (ActProbe's), aliveearly, alive25 or alive50 (score at that step among episodes still running).
         prior: add the task's log-odds to the standardised evidence.
         keep: (N,) episodes to compare; all by default.
     """
@@ -87,11 +81,9 @@ def _ranking(t: Traces, facts: EpisodeFacts, part: str, cut: str, prior: bool, k
 
 
 def _ends(facts: EpisodeFacts, cut: str, units: Array) -> Array:
-    if cut == "early":
-        return shortest_cut(facts)
-    if cut == "published":
-        return longest_test_cut(facts, units, 0.25)
-    return declared_cut(facts, int(cut.removeprefix("alive")) / 100)
+    if cut.startswith("alive") or cut in ("early", "25", "50"):
+        return moment_steps(facts, cut.removeprefix("alive"))
+    return longest_test_cut(facts, units, 0.25)
 
 
 def auc_figures(
@@ -151,6 +143,7 @@ def other_figures(stored: Stored, facts: EpisodeFacts, cut: str, rate_hz: float,
     """Calibration, false alarms and earliness from the five folds, in which every episode is scored once; and the cost."""
     folds = stored["folds"]
     figures = _calibration(folds, facts, cut, key) | _ranked(folds, facts, cut)
+    figures["ece_early"] = _calibration(folds, facts, "early", key)["ece"]
     scores: dict[int, Array] = {}
     for t in folds:
         spread = t.probability.spread

@@ -9,6 +9,7 @@ import numpy as np
 
 from failsight.core.types import Array
 from failsight.monitor.probability import ProbabilityMap
+from failsight.predictors.blend import BlendPredictor
 from failsight.predictors.dataset import LabelledSequence
 from failsight.predictors.ledger import LedgerPredictor
 
@@ -49,25 +50,39 @@ class Explanation(NamedTuple):
 
     def sentence(self) -> str:
         """One line for a person."""
-        top = ", ".join(f"{name} ({kind}, {value:+.2f})" for name, kind, value in self.signals[:3])
+        top = (
+            ", ".join(f"{name} ({kind}, {value:+.2f})" for name, kind, value in self.signals[:3]) or "no single signal"
+        )
         terms = ", ".join(f"{name} {value:+.2f}" for name, value in self.terms.items())
         safe = "no step before it looked safe" if self.last_safe is None else f"last safe step {self.last_safe}"
         return f"step {self.step}: {terms}; most of it from {top}; {safe}"
 
 
+Explained = LedgerPredictor | BlendPredictor
+"""Predictors whose evidence is a sum of terms that can be shown."""
+
+
+def ledger_of(predictor: Explained) -> LedgerPredictor | None:
+    """The ledger itself, or the one inside a blend."""
+    return predictor.ledger if isinstance(predictor, BlendPredictor) else predictor
+
+
 def explain(
-    ledger: LedgerPredictor,
+    predictor: Explained,
     probability: ProbabilityMap,
     names: Sequence[str],
     sequence: LabelledSequence,
     step: int,
     reference: Reference | None = None,
 ) -> Explanation:
-    """Explain the ledger's evidence at `step` of an episode, as of that step: nothing later is looked at."""
-    ledger.reset(sequence.task)
+    """Explain the evidence at `step` of an episode, as of that step: nothing later is looked at.
+
+    Signals and neighbours are those of the ledger, alone or as a member of the blend.
+    """
+    predictor.reset(sequence.task)
     evidence, parts = np.empty(step + 1), dict[str, float]()
     for t in range(step + 1):
-        parts = ledger.terms(sequence.signals[t], None if sequence.hidden is None else sequence.hidden[t])
+        parts = predictor.terms(sequence.signals[t], None if sequence.hidden is None else sequence.hidden[t])
         evidence[t] = sum(parts.values())
     scale = probability.slope / probability.spread
     terms = {name: scale * value for name, value in parts.items()}
@@ -80,15 +95,17 @@ def explain(
         step=step,
         last_safe=int(safe[-1]) if len(safe) else None,
         terms={name: float(value) for name, value in terms.items()},
-        signals=_signals(ledger, names, scale),
-        nearest=[] if reference is None else reference.nearest(ledger, sequence, step),
+        signals=_signals(predictor, names, scale),
+        nearest=[] if reference is None else reference.nearest(sequence, step),
     )
 
 
-def _signals(ledger: LedgerPredictor, names: Sequence[str], scale: float) -> list[tuple[str, str, float]]:
-    if "signals" not in ledger.statistics:
+def _signals(predictor: Explained, names: Sequence[str], scale: float) -> list[tuple[str, str, float]]:
+    ledger = ledger_of(predictor)
+    if ledger is None or "signals" not in ledger.statistics:
         return []
-    parts = ledger.signal_terms() * scale
+    share = predictor.ledger_share if isinstance(predictor, BlendPredictor) else 1.0
+    parts = ledger.signal_terms() * scale * share
     columns = ledger.arrays["signal.columns"]
     rows = [
         (str(names[int(columns[i % len(columns)])]), KINDS[i // len(columns)], float(value))
@@ -100,16 +117,17 @@ def _signals(ledger: LedgerPredictor, names: Sequence[str], scale: float) -> lis
 class Reference:
     """Training episodes as the ledger saw them at a few steps, to look for the nearest."""
 
-    def __init__(self, ledger: LedgerPredictor, train: Sequence[LabelledSequence], every: int = 4) -> None:
-        self._every, self._train = every, train
-        self._states = [_states(ledger, s, every) for s in train]
+    def __init__(self, predictor: Explained, train: Sequence[LabelledSequence], every: int = 4) -> None:
+        self._every, self._ledger = every, ledger_of(predictor)
+        self._train = train if self._ledger is not None else ()
+        self._states = [_states(self._ledger, s, every) for s in self._train if self._ledger is not None]
 
-    def nearest(
-        self, ledger: LedgerPredictor, sequence: LabelledSequence, step: int, count: int = 3
-    ) -> list[Neighbour]:
+    def nearest(self, sequence: LabelledSequence, step: int, count: int = 3) -> list[Neighbour]:
         """The training episodes whose statistics were closest at the same time (rounded down to a kept step)."""
+        if self._ledger is None:
+            return []
         at = step // self._every
-        mine = _states(ledger, sequence, self._every, upto=at)[-1]
+        mine = _states(self._ledger, sequence, self._every, upto=at)[-1]
         rows = []
         for s, states in zip(self._train, self._states, strict=True):
             if len(states) > at and s.ticket != sequence.ticket:

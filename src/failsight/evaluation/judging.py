@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,8 +20,9 @@ from failsight.core.specs import SignalColumn
 from failsight.core.types import Array
 from failsight.evaluation.protocols import EpisodeFacts, Split
 from failsight.monitor.probability import ProbabilityMap, Rows, TaskHistory, fit_probability, task_histories
+from failsight.predictors.blend import log_odds, scale_of
 from failsight.predictors.dataset import LabelledSequence, permute_labels
-from failsight.predictors.detectors import Detector, FitData
+from failsight.predictors.detector import Detector, FitData
 from failsight.predictors.words import begin
 
 _POINTS = 28
@@ -73,6 +74,7 @@ def facts_of(sequences: Sequence[LabelledSequence], horizon: int) -> EpisodeFact
         length=length,
         horizon=horizon,
         timed_out=failed & (length >= horizon),
+        condition=np.array([s.condition for s in sequences]),
     )
 
 
@@ -82,18 +84,19 @@ def judge(data: DataSet, detector: Detector, split: Split, seed: int, permuted: 
     With `permuted`, training and validation labels are shuffled among episodes and only what is learned from labels is
     fitted: nothing is left to learn.
     """
-    train = [data.sequences[i] for i in split.train]
-    validate = [data.sequences[i] for i in split.validate]
+    known = [replace(s, task=s.condition) for s in data.sequences] if detector.by == "condition" else data.sequences
+    train = [known[i] for i in split.train]
+    validate = [known[i] for i in split.validate]
     fit = detector.fit
     if permuted:
         train, validate = list(permute_labels(train, seed)), list(permute_labels(validate, seed + 1))
         fit = detector.learned_part or fit
     began = time.perf_counter()
-    predictor = fit(FitData(train, data.columns, seed))
+    predictor = fit(FitData(train, data.columns, seed, validate))
     fit_s = time.perf_counter() - began
     began = time.perf_counter()
     wanted = np.concatenate([split.validate, split.seen, split.unseen])
-    evidence = {int(i): trace(predictor, data.sequences[i]) for i in wanted}
+    evidence = {int(i): trace(predictor, known[i]) for i in wanted}
     steps = sum(len(values) for values in evidence.values())
     step_us = (time.perf_counter() - began) / max(steps, 1) * 1e6
     held = [evidence[int(i)] for i in split.validate]
@@ -106,6 +109,42 @@ def judge(data: DataSet, detector: Detector, split: Split, seed: int, permuted: 
         fit_s=fit_s,
         step_us=step_us,
     )
+
+
+def blend_traces(parts: Mapping[str, Traces], data: DataSet, split: Split) -> Traces:
+    """Traces of a blend from those of its members on the same split: what `judge` would say of it, without another fit.
+
+    Args: parts: member of the blend -> traces of the detector that fits it.
+    """
+    usual = [i for i in split.validate.tolist() if not data.facts.failed[i]] or split.validate.tolist()
+    wanted = np.concatenate([split.validate, split.seen, split.unseen]).tolist()
+    evidence = {i: np.zeros(len(data.sequences[i].signals)) for i in wanted}
+    for member, traces in parts.items():
+        own = {i: _member_evidence(member, traces.evidence[i]) for i in wanted}
+        mean, spread = scale_of(np.concatenate([own[i] for i in usual] or [np.zeros(0)]))
+        for i in wanted:
+            evidence[i] += (own[i] - mean) / spread / np.sqrt(len(parts))
+    train, validate = ([data.sequences[i] for i in rows] for rows in (split.train, split.validate))
+    return Traces(
+        seen=split.seen,
+        unseen=split.unseen,
+        evidence=evidence,
+        validate=split.validate,
+        probability=map_of(train, validate, [evidence[int(i)] for i in split.validate]),
+        fit_s=sum(t.fit_s for t in parts.values()),
+        step_us=sum(t.step_us for t in parts.values()),
+    )
+
+
+def with_map(traces: Traces, data: DataSet, split: Split) -> Traces:
+    """The same traces with the probability map that follows from them."""
+    train, validate = ([data.sequences[i] for i in rows] for rows in (split.train, split.validate))
+    held = [traces.evidence[int(i)] for i in split.validate]
+    return traces._replace(probability=map_of(train, validate, held))
+
+
+def _member_evidence(member: str, values: Array) -> Array:
+    return np.array([log_odds(float(v)) for v in values]) if member == "hazard" else values
 
 
 def trace(predictor: Predictor, sequence: LabelledSequence) -> Array:
@@ -145,8 +184,8 @@ def _rows(
     return [(float(evidence[t]), history.prior, history.overdue(t), sequence.failed, 1 / len(mine)) for t in mine]
 
 
-def save_traces(path: Path, traces: Traces) -> None:
-    """Write as one npz file, atomically."""
+def save_traces(path: Path, traces: Traces, code: str = "") -> None:
+    """Write as one npz file, atomically; `code` is the digest of what made them."""
     order = sorted(traces.evidence)
     partial = path.with_name(path.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -161,8 +200,17 @@ def save_traces(path: Path, traces: Traces) -> None:
             evidence=np.concatenate([traces.evidence[i] for i in order]),
             cost=np.array([traces.fit_s, traces.step_us]),
             probability=np.array(json.dumps(traces.probability.as_dict())),
+            code=np.array(code),
         )
     os.replace(partial, path)
+
+
+def made_by(path: Path, code: str, split: Split) -> bool:
+    """Whether a file of traces was made by that code on that split."""
+    with np.load(path, allow_pickle=False) as file:
+        parts = ((file["seen"], split.seen), (file["unseen"], split.unseen), (file["validate"], split.validate))
+        same = all(np.array_equal(found, wanted) for found, wanted in parts)
+        return same and "code" in file and str(file["code"]) == code
 
 
 def load_traces(path: Path) -> Traces:

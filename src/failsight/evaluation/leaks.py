@@ -6,7 +6,7 @@ give the outcome away, do labels contradict themselves, do episodes repeat, woul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,18 @@ import numpy as np
 
 from failsight.core.types import Array
 from failsight.evaluation.detection import auc, within_auc
-from failsight.evaluation.protocols import EpisodeFacts, longest_test_cut, shortest_cut
+from failsight.evaluation.judging import LEAST_STEPS
+from failsight.evaluation.protocols import (
+    PROTOCOLS,
+    EpisodeFacts,
+    headline_cut,
+    longest_test_cut,
+    moment_steps,
+    select_facts,
+    shortest_cut,
+    splits,
+)
+from failsight.predictors.baselines import group_rates
 from failsight.predictors.dataset import LabelledSequence
 
 _CLOCK_MATTERS = 0.55
@@ -33,7 +44,12 @@ class Leak:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {k: getattr(self, k) for k in ("name", "value", "unit", "leaks", "sentence")}
+        return {k: getattr(self, k) for k in ("name", "value", "unit", "leaks", "word", "sentence")}
+
+    @property
+    def word(self) -> str:
+        """`leaks`, `clean`, or `unknown` where the data cannot answer."""
+        return "leaks" if self.leaks else "unknown" if self.value is None else "clean"
 
 
 def find_leaks(sequences: Sequence[LabelledSequence], facts: EpisodeFacts, seeds: Sequence[int]) -> list[Leak]:
@@ -43,6 +59,11 @@ def find_leaks(sequences: Sequence[LabelledSequence], facts: EpisodeFacts, seeds
         _clock_at(facts, 0.25),
         _clock_at(facts, 0.50),
         _task_prior(facts),
+        *(
+            []
+            if facts.condition is None or len(set(facts.condition)) < 2
+            else [_condition_prior(facts, facts.condition)]
+        ),
         _length(facts),
         _contradictions(facts),
         _duplicates(sequences, facts, seeds),
@@ -87,14 +108,8 @@ def _clock_at(facts: EpisodeFacts, share: float) -> Leak:
 
 
 def _task_prior(facts: EpisodeFacts) -> Leak:
-    """Each episode's task rate from the other episodes."""
-    score = np.zeros(len(facts.task))
-    base = facts.failed.mean()
-    for task in np.unique(facts.task):
-        rows = facts.task == task
-        others = facts.failed[rows].sum() - facts.failed[rows]
-        score[rows] = (others + 2 * base) / (rows.sum() - 1 + 2)
-    value = auc(score, facts.failed)
+    """The row `task_prior` of every table: rates of the training folds, at the headline moment, episodes still running."""
+    value = _folded(facts, facts.task)
     return Leak(
         name="task prior",
         value=_points(value),
@@ -102,6 +117,32 @@ def _task_prior(facts: EpisodeFacts) -> Leak:
         leaks=bool(value > _CLOCK_MATTERS),
         sentence=f"Knowing only which task it is scores {_shown(value)}; a pooled figure on known tasks must beat that.",
     )
+
+
+def _condition_prior(facts: EpisodeFacts, condition: Array) -> Leak:
+    """The row `condition_prior`: failure rates of the perturbations alone."""
+    value = _folded(facts, condition)
+    return Leak(
+        name="condition prior",
+        value=_points(value),
+        unit="AUC",
+        leaks=bool(value > _CLOCK_MATTERS),
+        sentence=f"Knowing only the perturbation scores {_shown(value)}; a pooled figure must beat that too.",
+    )
+
+
+def _folded(facts: EpisodeFacts, group: Array) -> float:
+    """Mean AUC over the five folds of a constant failure rate per group, among episodes running at the headline moment."""
+    judged = facts.length >= LEAST_STEPS  # as in every table
+    facts, group = select_facts(facts, judged), group[judged]
+    running = facts.length >= moment_steps(facts, headline_cut(facts))
+    values = []
+    for split in splits(PROTOCOLS["folds"], facts):
+        rates = group_rates(group[split.train], facts.failed[split.train])
+        test = split.seen[running[split.seen]]
+        values.append(auc(np.array([rates.of(str(g)) for g in group[test]]), facts.failed[test]))
+    kept = [v for v in values if np.isfinite(v)]
+    return float(np.mean(kept)) if kept else float("nan")
 
 
 def _length(facts: EpisodeFacts) -> Leak:
@@ -164,17 +205,3 @@ def _short(facts: EpisodeFacts) -> Leak:
         leaks=count > 0,
         sentence=f"{count} episodes are so short that they set the shortest-episode cut of their task for everybody.",
     )
-
-
-def headline(figures: Mapping[str, Any], metric: str, controls: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str]:
-    """Whether a figure beats clock and task prior beyond its interval, and the sentence that says so.
-
-    Args: figures: of the detector; metric: its key; controls: figures of `clock` and `task_prior`.
-    """
-    row = figures[metric]
-    bars = {name: c[metric]["value"] for name, c in controls.items() if metric in c and c[metric]["value"] is not None}
-    shown = row["low"] is not None and all(row["low"] > bar for bar in bars.values()) and bool(bars)
-    against = ", ".join(f"{name.replace('_', ' ')} {bar:.1f}" for name, bar in bars.items())
-    value = "no data" if row["value"] is None else f"{row['value']:.1f}"
-    span = "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
-    return shown, f"{value}{span} against {against}" + ("" if shown else ": not shown")

@@ -7,6 +7,7 @@
 | safe | a third of the tasks held out, 65 / 35 within the others | maximum up to the shortest episode of the task |
 | folds | five stratified folds, every episode scored once | all of them |
 | leave_tasks_out | every task scored by a model that has not seen it | all of them |
+| new_tasks | up to five groups of tasks: each left out alone, then every two of them | for thresholds on new tasks |
 
 Sources: SAFE (arXiv 2506.09937), ActProbe (arXiv 2606.08508), as re-worded in their code. Where a published protocol reads
 the cut-off from test episodes (ActProbe: longest, SAFE: shortest), the same cut is offered beside one declared before.
@@ -38,6 +39,20 @@ class EpisodeFacts(NamedTuple):
     horizon: int
     timed_out: Array
     """(N,) bool: failed at the horizon; a failure that ends before it contradicts its label."""
+    condition: Array | None = None
+    """(N,) perturbation of every episode, where known."""
+
+
+def select_facts(facts: EpisodeFacts, rows: Array) -> EpisodeFacts:
+    """Facts of some episodes: indices or a mask."""
+    return EpisodeFacts(
+        task=facts.task[rows],
+        failed=facts.failed[rows],
+        length=facts.length[rows],
+        horizon=facts.horizon,
+        timed_out=facts.timed_out[rows],
+        condition=None if facts.condition is None else facts.condition[rows],
+    )
 
 
 class Split(NamedTuple):
@@ -56,7 +71,7 @@ class Protocol:
     """How to split; `seeds` splits are made."""
 
     name: str
-    kind: Literal["holdout", "folds", "leave_tasks_out"]
+    kind: Literal["holdout", "folds", "leave_tasks_out", "new_tasks"]
     seeds: int = 5
     train: float = 0.85
     """Share of every seen task's episodes that may be trained on (validation included)."""
@@ -84,6 +99,7 @@ PROTOCOLS = {
         Protocol(name="safe", kind="holdout", train=0.65, held_out=1 / 3),
         Protocol(name="folds", kind="folds"),
         Protocol(name="leave_tasks_out", kind="leave_tasks_out"),
+        Protocol(name="new_tasks", kind="new_tasks"),
     )
 }
 
@@ -97,6 +113,8 @@ def splits(protocol: Protocol, facts: EpisodeFacts) -> list[Split]:
         return _folds(protocol, facts)
     if protocol.kind == "leave_tasks_out":
         return _leave_tasks_out(facts)
+    if protocol.kind == "new_tasks":
+        return _new_tasks(facts)
     return [_holdout(protocol, facts, seed) for seed in range(protocol.seeds)]
 
 
@@ -165,15 +183,36 @@ def _folds(protocol: Protocol, facts: EpisodeFacts, count: int = 5) -> list[Spli
 
 def _leave_tasks_out(facts: EpisodeFacts, most: int = 10) -> list[Split]:
     tasks = np.unique(facts.task)
+    groups = task_groups(facts, len(tasks) if len(tasks) <= most else -(-len(tasks) // 2))
+    return [without_tasks(facts, group, k) for k, group in enumerate(groups)]
+
+
+def task_groups(facts: EpisodeFacts, count: int) -> list[Array]:
+    """The tasks in `count` keyed groups. Raises EpisodeDataError with fewer than 3 tasks."""
+    tasks = np.unique(facts.task)
     if len(tasks) < 3:
         raise EpisodeDataError(f"Leaving tasks out needs at least 3 of them; the run has {len(tasks)}.")
-    order = keyed_rng("leave_tasks_out").permutation(tasks)
-    groups = np.array_split(order, len(tasks) if len(tasks) <= most else -(-len(tasks) // 2))
-    result = []
-    for k, group in enumerate(groups):
-        away = np.isin(facts.task, group)
-        result.append(_train_on(facts, np.flatnonzero(~away), np.flatnonzero(away), k, unseen=True))
-    return result
+    return np.array_split(keyed_rng("leave_tasks_out").permutation(tasks), min(count, len(tasks)))
+
+
+def without_tasks(facts: EpisodeFacts, tasks: Array, key: int) -> Split:
+    """Train on all other tasks, test on these."""
+    away = np.isin(facts.task, tasks)
+    return _train_on(facts, np.flatnonzero(~away), np.flatnonzero(away), key, unseen=True)
+
+
+NEW_TASK_GROUPS = 5
+
+
+def _new_tasks(facts: EpisodeFacts) -> list[Split]:
+    """Every group left out alone (the model that meets it), then every two of them (what calibrates the threshold of one
+    on the other, neither having been seen).
+    """
+    groups = task_groups(facts, NEW_TASK_GROUPS)
+    alone = [without_tasks(facts, group, k) for k, group in enumerate(groups)]
+    pairs = [(i, j) for i in range(len(groups)) for j in range(i)]
+    both = [without_tasks(facts, np.concatenate([groups[i], groups[j]]), 100 + k) for k, (i, j) in enumerate(pairs)]
+    return alone + both
 
 
 def _train_on(facts: EpisodeFacts, rows: Array, test: Array, key: int, unseen: bool) -> Split:
@@ -208,6 +247,11 @@ def declared_cut(facts: EpisodeFacts, share: float) -> Array:
 def shortest_cut(facts: EpisodeFacts) -> Array:
     """SAFE's: length of the shortest episode of the task, over all episodes, test included."""
     return np.array([facts.length[facts.task == task].min() for task in facts.task])
+
+
+def moment_steps(facts: EpisodeFacts, moment: str) -> Array:
+    """(N,) steps seen at a moment: `early` (shortest episode of the task), `25` or `50` (per cent of the horizon)."""
+    return shortest_cut(facts) if moment == "early" else declared_cut(facts, int(moment) / 100)
 
 
 def longest_test_cut(facts: EpisodeFacts, test: Array, share: float) -> Array:

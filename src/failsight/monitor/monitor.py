@@ -82,23 +82,34 @@ class RiskMonitor:
         self.learns = True
         """Whether finished episodes calibrate unknown tasks."""
         self._trigger = Trigger(rule, thresholds.pooled.threshold)
+        self._level = np.zeros(2)
 
     def reset(self, task: Task) -> None:
-        """Start an episode; its task decides which threshold holds."""
+        """Start an episode; its task decides which threshold holds. What the one before looked like is noticed first."""
+        self._notice()
         self._bank.reset()
         begin(self.predictor, task.id, task.instruction)
         self.basis = self.thresholds.choose(task.id)
         self._trigger.reset()
         self._trigger.threshold = self.basis.threshold
         self._task, self._step, self._highest, self._broken = task.id, 0, float("-inf"), False
+        self._level = np.zeros(2)  # sum and number of judged steps of the episode's first part
 
     def finish(self, success: bool, *, censored: bool = False) -> None:
         """Tell how the episode ended: successes of an unknown task calibrate it.
 
         Args: censored: it was stopped, taken over or changed, so how it would have ended is not known.
         """
+        self._notice()
         if self.learns and (success or censored):
             self.thresholds.watch(self._task, self._highest, censored=censored)
+
+    def _notice(self) -> None:
+        """Once per episode, ended or given up: how high its evidence ran, which needs no label."""
+        total, steps = self._level
+        if steps and self.learns:
+            self.thresholds.notice(self._task, float(total / steps))
+        self._level = np.zeros(2)
 
     def step(self, record: Step) -> Verdict:
         """Judge one tick."""
@@ -111,6 +122,9 @@ class RiskMonitor:
             risk = replace(risk, p_fail=p_fail, evidence=risk.judged)
         if self.band is not None:
             risk = replace(risk, evidence=self.band.deviation(risk.evidence, self._step))
+        provisional = self.thresholds.provisional
+        if provisional is not None and self._step < provisional.steps and np.isfinite(risk.judged):
+            self._level += (risk.judged, 1)
         self._step += 1
         on = self._trigger.update(self.rule.score(risk), hazard=self._broken)
         self._highest = max(self._highest, self._trigger.statistic)
@@ -128,7 +142,14 @@ class RiskMonitor:
             return "the policy's output is not finite"
         if np.isfinite(risk.evidence):
             shown = f"p_fail {risk.p_fail:.2f}" if np.isfinite(risk.p_fail) else "no probability on an unknown task"
-            return f"failure likely, evidence {risk.evidence:.2f} >= {self._trigger.threshold:.2f} ({shown})"
+            limit = "provisional threshold " if self.basis.basis == "provisional" else ""
+            parts = ", ".join(
+                f"{n.replace('_', ' ')} {v:+.2f}" for n, v in getattr(self.predictor, "shown", {}).items()
+            )
+            made = f" = {parts}" if parts and self.band is None else ""
+            return (
+                f"failure likely, evidence {risk.evidence:.2f}{made} >= {limit}{self._trigger.threshold:.2f} ({shown})"
+            )
         if self.rule.score(risk) > risk.p_fail:
             return f"collision likely within a second (probability {risk.imminent:.2f})"
         kind = FAILURE_TYPES[int(np.argmax(risk.type))] if np.isfinite(risk.type).all() else "failure"
@@ -142,7 +163,7 @@ class RiskMonitor:
             "trigger": self._trigger.save_state(),
         }
         state = {f"{group}/{name}": array for group, part in parts.items() for name, array in part.items()}
-        state["scalars"] = np.array([self._broken, self._step, self._highest])
+        state["scalars"] = np.array([self._broken, self._step, self._highest, *self._level])
         return state
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -154,8 +175,8 @@ class RiskMonitor:
         self._bank.load_state(part("bank"))
         self.predictor.load_state(part("predictor"))
         self._trigger.load_state(part("trigger"))
-        broken, step, self._highest = state["scalars"].tolist()
-        self._broken, self._step = bool(broken), int(step)
+        broken, step, self._highest, *level = state["scalars"].tolist()
+        self._broken, self._step, self._level = bool(broken), int(step), np.array(level)
 
 
 def _finite(record: Step) -> bool:

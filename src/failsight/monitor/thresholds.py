@@ -1,7 +1,8 @@
-"""Which threshold holds on which task: its own with 20 successes, else the pooled one; none on an unknown task.
+"""Which threshold holds on which task: its own with 20 successes, else the pooled one; a provisional one on a new task.
 
 A pooled threshold is valid on average over the tasks it was calibrated on, not on each of them, and says nothing about
-a task it has never seen: there the monitor calls itself uncalibrated until it has watched 10 successes of that task.
+a task it has never seen: there the provisional threshold holds (`monitor.provisional`; where a bundle has none, the
+monitor calls itself uncalibrated) until it has watched 10 successes of that task.
 
 What is learned in use keeps its promise because it is learned once, before it can act: an alarm stops the successes
 with the highest statistics, so those that come later are no fair sample, and a threshold that follows them walks down
@@ -19,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from failsight.core.foreign import read_count, read_number, read_text
 from failsight.monitor.calibration import Calibration, calibration_rank, conformal_threshold
+from failsight.monitor.provisional import MOST, Provisional
 
 OWN_SUCCESSES = 20
 """Calibration successes from which a task gets its own threshold."""
@@ -30,7 +32,7 @@ class Choice(NamedTuple):
     """The threshold of one task and where it comes from."""
 
     threshold: float
-    basis: Literal["task", "pooled", "uncalibrated"]
+    basis: Literal["task", "pooled", "provisional", "uncalibrated"]
     note: str
 
 
@@ -46,6 +48,10 @@ class Thresholds:
     """Statistics of watched successes of unknown tasks; +inf for an episode that was cut short."""
     learned: dict[str, Calibration] = field(default_factory=dict)
     """Thresholds learned in use; they never change again."""
+    provisional: Provisional | None = None
+    """For tasks that were never seen; None: they have no threshold at first."""
+    levels: dict[str, list[float]] = field(default_factory=dict)
+    """Of the first episodes of unknown tasks, whatever came of them; see `monitor.provisional`."""
 
     @staticmethod
     def fixed(threshold: float) -> Thresholds:
@@ -64,6 +70,10 @@ class Thresholds:
             note = f"pooled threshold: {task} has {self.known[task]} calibration successes, {OWN_SUCCESSES} give it its own"
             return Choice(self.pooled.threshold, "pooled", note)
         missing = self.missing(task)
+        if self.provisional is not None:
+            limit = self.provisional.threshold(self.levels.get(task, ()))
+            note = f"provisional threshold: {missing} more successes of {task} calibrate it"
+            return Choice(limit, "provisional", note)
         return Choice(float("inf"), "uncalibrated", f"uncalibrated: {missing} more successes of {task} are needed")
 
     def missing(self, task: str) -> int:
@@ -94,15 +104,25 @@ class Thresholds:
                 found = replace(found, threshold=max(found.threshold, in_force))
             self.learned[task] = found
 
+    def notice(self, task: str, level: float) -> None:
+        """Take in the level of one episode of an unknown task, whose outcome need not be known."""
+        if self.known is None or task in self.known or task in self.tasks or not math.isfinite(level):
+            return
+        seen = self.levels.setdefault(task, [])
+        if len(seen) < MOST:
+            seen.append(level)
+
     def adapted(self) -> dict[str, Any]:
         """JSON form of what was learned in use, kept apart from `as_dict`; null for an infinite statistic."""
+        return {task: self._learned_on(task) for task in sorted({*self.watched, *self.levels})}
+
+    def _learned_on(self, task: str) -> dict[str, Any]:
+        seen = self.watched.get(task, [])
         return {
-            task: {
-                "watched": [value if math.isfinite(value) else None for value in seen if value > -math.inf],
-                "too_short": sum(value == -math.inf for value in seen),
-                "calibration": self.learned[task].as_dict() if task in self.learned else None,
-            }
-            for task, seen in self.watched.items()
+            "watched": [value if math.isfinite(value) else None for value in seen if value > -math.inf],
+            "too_short": sum(value == -math.inf for value in seen),
+            "levels": self.levels.get(task, []),
+            "calibration": self.learned[task].as_dict() if task in self.learned else None,
         }
 
     def adopt(self, data: Mapping[str, Any], where: str) -> None:
@@ -111,13 +131,15 @@ class Thresholds:
             seen = [math.inf if v is None else read_number(v, f"{where}, {task}, watched") for v in entry["watched"]]
             seen += [-math.inf] * read_count(entry["too_short"], f"{where}, {task}, too_short", 0, 10**6)
             self.watched[task] = seen
+            self.levels[task] = [read_number(v, f"{where}, {task}, levels") for v in entry.get("levels", [])][:MOST]
             if entry["calibration"] is not None:
                 self.learned[task] = Calibration.from_dict(entry["calibration"], f"{where}, {task}")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form of what was fitted; the pooled calibration's fields stand at the top."""
         tasks = {task: calibration.as_dict() for task, calibration in self.tasks.items()}
-        return {**self.pooled.as_dict(), "tasks": tasks, "known": self.known}
+        provisional = None if self.provisional is None else self.provisional.as_dict()
+        return {**self.pooled.as_dict(), "tasks": tasks, "known": self.known, "provisional": provisional}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any], where: str = "calibration") -> Thresholds:
@@ -125,11 +147,12 @@ class Thresholds:
 
         Raises EpisodeDataError naming the key.
         """
-        tasks, known = data.get("tasks", {}), data.get("known")
+        tasks, known, new = data.get("tasks", {}), data.get("known"), data.get("provisional")
         return Thresholds(
             pooled=Calibration.from_dict(data, where),
             tasks={read_text(t, where): Calibration.from_dict(c, f"{where}, {t}") for t, c in tasks.items()},
             known=None if known is None else {t: read_count(n, f"{where}, known, {t}") for t, n in known.items()},
+            provisional=None if new is None else Provisional.from_dict(new, f"{where}, provisional"),
         )
 
 

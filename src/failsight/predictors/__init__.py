@@ -3,6 +3,7 @@
 PREDICTORS = {
     "recurrent": "failsight.predictors.recurrent:RecurrentPredictor",
     "salus-mlp": "failsight.predictors.mlp:MlpPredictor",
+    "blend": "failsight.predictors.blend:BlendPredictor",
     "ledger": "failsight.predictors.ledger:LedgerPredictor",
     "gru-td": "failsight.predictors.network:GruTd",
     "gru-td-hidden": "failsight.predictors.network:GruTdHidden",

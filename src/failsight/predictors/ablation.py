@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from failsight.core.contracts import Predictor
 from failsight.core.registry import load
 from failsight.core.specs import Access
-from failsight.predictors.detectors import Detector, FitData
+from failsight.predictors.detector import Detector, FitData
 
 MENU: Mapping[str, Mapping[str, object]] = {
     "episode": {},

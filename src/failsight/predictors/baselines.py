@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,8 +52,30 @@ class ClockPredictor:
         self._step = int(state["step"])
 
 
+class GroupRates(NamedTuple):
+    """Failure rates per group, shrunken by two pseudo-episodes of the base rate."""
+
+    base: float
+    groups: dict[str, float]
+
+    def of(self, group: str) -> float:
+        """The base rate for an unknown group."""
+        return self.groups.get(group, self.base)
+
+
+def group_rates(groups: Array, failed: Array) -> GroupRates:
+    """(failures + 2 base) / (episodes + 2) of every group of episodes (N,)."""
+    fail = np.asarray(failed, float)
+    base = float(fail.mean())
+    rates = {}
+    for group in np.unique(groups):
+        mine = fail[groups == group]
+        rates[str(group)] = float((mine.sum() + 2 * base) / (len(mine) + 2))
+    return GroupRates(base, rates)
+
+
 class TaskPriorPredictor:
-    """The failure rate of the task in training, the same at every step."""
+    """The failure rate of the task in training (or of the condition, see `Detector.by`), the same at every step."""
 
     name = "task-prior"
     hidden_size = 0
@@ -65,12 +88,9 @@ class TaskPriorPredictor:
     @staticmethod
     def fit(tasks: Sequence[str], failed: Sequence[bool]) -> TaskPriorPredictor:
         """Shrunken rates (failures + 2 base) / (episodes + 2)."""
-        fail = np.array(failed, float)
-        base = float(fail.mean())
-        arrays = {"base": np.array(base, np.float32)}
-        for task in sorted(set(tasks)):
-            mine = fail[np.array(tasks) == task]
-            arrays[f"task.{task}"] = np.array((mine.sum() + 2 * base) / (len(mine) + 2), np.float32)
+        rates = group_rates(np.array(tasks), np.array(failed))
+        arrays = {"base": np.array(rates.base, np.float32)}
+        arrays |= {f"task.{task}": np.array(rate, np.float32) for task, rate in rates.groups.items()}
         return TaskPriorPredictor(arrays)
 
     def reset(self, task: str) -> None:

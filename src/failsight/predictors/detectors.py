@@ -6,100 +6,38 @@ calibration or a test episode. `Risk.evidence` is its score, larger for worse.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from failsight.core.contracts import Predictor
 from failsight.core.errors import UnknownNameError
 from failsight.core.registry import load
-from failsight.core.specs import Access, SignalColumn
+from failsight.core.specs import Access
 from failsight.predictors.baselines import ClockPredictor, RandomPredictor, TaskClockPredictor, TaskPriorPredictor
-from failsight.predictors.dataset import LabelledSequence, permute_labels
+from failsight.predictors.dataset import permute_labels
+from failsight.predictors.detector import Detector, FitData
+from failsight.predictors.fit_blend import MemberFit, fit_blend
 from failsight.predictors.fit_ledger import LedgerOptions, fit_ledger
 from failsight.predictors.scalars import COLUMNS, fit_scalar
 from failsight.predictors.transforms import pad, positive_columns
 from failsight.signals.bank import UNCERTAINTY_NAMES
 
 
-class FitData(NamedTuple):
-    """What a fit may see."""
-
-    train: Sequence[LabelledSequence]
-    columns: tuple[SignalColumn, ...]
-    seed: int
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the signals."""
-        return [column.name for column in self.columns]
-
-    def has_values(self, name: str) -> bool:
-        """Whether that signal was recorded and is not missing throughout."""
-        if name not in self.names:
-            return False
-        at = self.names.index(name)
-        return any(np.isfinite(s.signals[:, at]).any() for s in self.train)
-
-    @property
-    def has_hidden(self) -> bool:
-        """Whether hidden states were recorded."""
-        return self.train[0].hidden is not None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Detector:
-    """One row of every comparison."""
-
-    title: str
-    source: str
-    access: Access
-    """The least access it works with."""
-    fit: Callable[[FitData], Predictor]
-    supervised: bool = True
-    """Whether it learns to tell failures from successes; such a detector is also run on permuted labels. (Novelty is
-    not: labels only choose what it is shown, and permuting them would not silence it.)
-    """
-    learned_part: Callable[[FitData], Predictor] | None = None
-    """What of it is learned from labels, for that control; None: all of it."""
-    columns: tuple[str, ...] = ()
-    """Signals of which at least one must be there; empty: any."""
-    every_column: tuple[str, ...] = ()
-    """Signals that must all be there."""
-    types: bool = False
-    """Whether it learns from failure types."""
-    instead: str = ""
-    """What to choose where it cannot be fitted."""
-    adds_prior: bool = True
-    """Whether the task's failure rate is added to its displayed probability (never for the controls)."""
-
-    def lacks(self, data: FitData) -> str:
-        """What a log lacks to run it; empty when nothing."""
-        if self.access == Access.HIDDEN and not data.has_hidden:
-            return "hidden states"
-        if self.columns and not any(data.has_values(name) for name in self.columns):
-            return " or ".join(self.columns)
-        missing = [name for name in self.every_column if not data.has_values(name)]
-        if missing:
-            return " and ".join(missing)
-        if self.types and all(s.kind < 0 for s in data.train):
-            return "failure types"
-        return ""
-
-
 def _ledger(access: Access = Access.HIDDEN, **options: object) -> Callable[[FitData], Predictor]:
     """The ledger on what one level of access gives."""
+    return partial(_fit_ledger, access, options)
 
-    def fit(data: FitData) -> Predictor:
-        only = tuple(c.name for c in data.columns if c.access <= access)
-        settings = replace(LedgerOptions(), only=only, **options)  # type: ignore[arg-type]
-        if access < Access.HIDDEN:
-            settings = replace(settings, members=tuple(m for m in settings.members if m != "hidden"))
-        return fit_ledger(data.train, data.names, settings)
 
-    return fit
+def _fit_ledger(access: Access, options: dict[str, Any], data: FitData) -> Predictor:
+    only = tuple(c.name for c in data.columns if c.access <= access)
+    settings = replace(LedgerOptions(), only=only, **options)
+    if access < Access.HIDDEN:
+        settings = replace(settings, members=tuple(m for m in settings.members if m != "hidden"))
+    return fit_ledger(data.train, data.names, settings)
 
 
 _LEARNED = ("signals", "hidden")
@@ -107,25 +45,30 @@ _LEARNED = ("signals", "hidden")
 
 
 def _scalar(name: str) -> Callable[[FitData], Predictor]:
-    return lambda data: fit_scalar(name, data.train, data.names)
+    return partial(_fit_scalar, name)
+
+
+def _fit_scalar(name: str, data: FitData) -> Predictor:
+    return fit_scalar(name, data.train, data.names)
 
 
 def _network(target: str, **dials: object) -> Callable[[FitData], Predictor]:
-    def fit(data: FitData) -> Predictor:
-        module = load("failsight.predictors.fit_network:fit_network")
-        options = load("failsight.predictors.fit_network:TrainOptions")
-        made = {
-            "loss": lambda v: load("failsight.predictors.losses:LossOptions")(main=v),
-            "stopping": lambda v: load("failsight.predictors.early_stop:Stopping")(
-                every=v[0], patience=v[1], blind=v[2]
-            ),
-        }
-        settings = {k: made[k](v) if k in made else v for k, v in dials.items()}
-        kind = load(f"failsight.predictors.network:{target}")
-        fitted: Predictor = module(kind, data.train, data.names, options(seed=data.seed, **settings))
-        return fitted
+    return partial(_fit_network, target, dials)
 
-    return fit
+
+def _fit_network(target: str, dials: dict[str, Any], data: FitData) -> Predictor:
+    module = load("failsight.predictors.fit_network:fit_network")
+    options = load("failsight.predictors.fit_network:TrainOptions")
+    losses = load("failsight.predictors.losses:LossOptions")
+    stopping = load("failsight.predictors.early_stop:Stopping")
+    made: dict[str, Callable[[Any], object]] = {
+        "loss": lambda v: losses(main=v),
+        "stopping": lambda v: stopping(every=v[0], patience=v[1], blind=v[2]),
+    }
+    settings = {k: made[k](v) if k in made else v for k, v in dials.items()}
+    kind = load(f"failsight.predictors.network:{target}")
+    fitted: Predictor = module(kind, data.train, data.names, options(seed=data.seed, **settings))
+    return fitted
 
 
 def _salus(data: FitData) -> Predictor:
@@ -139,23 +82,25 @@ def _salus(data: FitData) -> Predictor:
 
 
 def _distance(target: str) -> Callable[[FitData], Predictor]:
-    def fit(data: FitData) -> Predictor:
-        fitted: Predictor = load("failsight.predictors.distances:fit_distance")(
-            load(f"failsight.predictors.distances:{target}"), data.train, data.seed
-        )
-        return fitted
+    return partial(_fit_distance, target)
 
-    return fit
+
+def _fit_distance(target: str, data: FitData) -> Predictor:
+    fitted: Predictor = load("failsight.predictors.distances:fit_distance")(
+        load(f"failsight.predictors.distances:{target}"), data.train, data.seed
+    )
+    return fitted
 
 
 def _novelty(target: str) -> Callable[[FitData], Predictor]:
-    def fit(data: FitData) -> Predictor:
-        fitted: Predictor = load("failsight.predictors.fit_novelty:fit_novelty")(
-            load(f"failsight.predictors.novelty:{target}"), data.train, data.names, data.seed
-        )
-        return fitted
+    return partial(_fit_novelty, target)
 
-    return fit
+
+def _fit_novelty(target: str, data: FitData) -> Predictor:
+    fitted: Predictor = load("failsight.predictors.fit_novelty:fit_novelty")(
+        load(f"failsight.predictors.novelty:{target}"), data.train, data.names, data.seed
+    )
+    return fitted
 
 
 def _fiper(data: FitData) -> Predictor:
@@ -170,6 +115,31 @@ def _hazard(data: FitData) -> Predictor:
         data.train, (), options, log=positive_columns(raw)
     )
     return fitted
+
+
+BLEND = {"running_mean": "running_mean", "ledger": "ledger", "hazard": "hazard_ensemble"}
+"""Members of the default -> the detectors that fit them."""
+
+
+def blended(data: FitData) -> list[str]:
+    """Members that can be fitted here: without torch no hazard ensemble, without a chunk error no running mean."""
+    return [m for m, name in BLEND.items() if not DETECTORS[name].lacks(data)]
+
+
+def _blend(data: FitData) -> Predictor:
+    fits = {m: _member(data, DETECTORS[BLEND[m]].fit) for m in blended(data)}
+    return fit_blend(data.train, data.held, fits, data.seed)
+
+
+def _blend_learned(data: FitData) -> Predictor:
+    """Without the running mean: it would rank episodes under any labels."""
+    entries = {m: DETECTORS[BLEND[m]] for m in blended(data) if m != "running_mean"}
+    fits = {m: _member(data, entry.learned_part or entry.fit) for m, entry in entries.items()}
+    return fit_blend(data.train, data.held, fits, data.seed)
+
+
+def _member(data: FitData, fit: Callable[[FitData], Predictor]) -> MemberFit:
+    return lambda train: fit(data._replace(train=train, held=()))
 
 
 def _permuted(data: FitData) -> Predictor:
@@ -192,8 +162,16 @@ _AS_SAFE: Mapping[str, object] = {
 }
 """Adam with the squares of the weights in the loss (0.01, the middle of SAFE's grid), nothing else to keep it in bounds."""
 DETECTORS: dict[str, Detector] = {
+    "blend": Detector(
+        title="mean of running mean, ledger and hazard (default)",
+        source="failsight",
+        access=Access.ACTIONS,
+        fit=_blend,
+        learned_part=_blend_learned,
+        parts=BLEND,
+    ),
     "ledger": Detector(
-        title="evidence ledger (default)",
+        title="evidence ledger",
         source="failsight",
         access=Access.ACTIONS,
         fit=_ledger(),
@@ -231,16 +209,18 @@ DETECTORS: dict[str, Detector] = {
         title="GRU-32, TD(0.9), signals",
         source="failsight; TD as in arXiv 2604.20472",
         access=Access.ACTIONS,
+        torch=True,
         fit=_network("GruTd", loss="td", skip_first=4),
     ),
     "gru_td_hidden": Detector(
         title="GRU-32, TD(0.9), signals and hidden",
         source="failsight; TD as in arXiv 2604.20472",
         access=Access.HIDDEN,
+        torch=True,
         fit=_network("GruTdHidden", loss="td", skip_first=2),
     ),
     "hazard_ensemble": Detector(
-        title="recurrent hazard ensemble", source="failsight", access=Access.ACTIONS, fit=_hazard
+        title="recurrent hazard ensemble", source="failsight", access=Access.ACTIONS, fit=_hazard, torch=True
     ),
     "salus_mlp": Detector(
         title="SALUS network 6-64-64-4",
@@ -249,30 +229,35 @@ DETECTORS: dict[str, Detector] = {
         every_column=UNCERTAINTY_NAMES,
         types=True,
         instead="signal_mlp",
+        torch=True,
         fit=_salus,
     ),
     "signal_mlp": Detector(
         title="network 64-64 on the log's signals",
         source="failsight; widths of SALUS",
         access=Access.ACTIONS,
+        torch=True,
         fit=_network("SignalMlp", learning_rate=2e-3, weight_decay=1e-4, batch=32, epochs=20, dropout=0.0),
     ),
     "mist_mlp": Detector(
         title="MIST risk network",
         source="github.com/AnikS22/mist-vla",
         access=Access.HIDDEN,
+        torch=True,
         fit=_network("MistMlp", learning_rate=3e-4, weight_decay=1e-4, batch=32, epochs=8, dropout=0.1),
     ),
     "safe_mlp": Detector(
         title="SAFE-MLP",
         source=_SAFE,
         access=Access.HIDDEN,
+        torch=True,
         fit=_network("SafeMlp", loss="safe", learning_rate=1e-3, epochs=120, stopping=(3, 20, 60), **_AS_SAFE),
     ),
     "safe_lstm": Detector(
         title="SAFE-LSTM",
         source=_SAFE,
         access=Access.HIDDEN,
+        torch=True,
         fit=_network("SafeLstm", learning_rate=3e-4, epochs=120, stopping=(3, 20, 30), **_AS_SAFE),
     ),
     "actprobe": Detector(
@@ -280,6 +265,7 @@ DETECTORS: dict[str, Detector] = {
         source="arXiv 2606.08508",
         access=Access.ACTIONS,
         columns=("chunk_mse", "overlap"),
+        torch=True,
         fit=_network(
             "ActProbe",
             learning_rate=1e-3,
@@ -303,6 +289,7 @@ DETECTORS: dict[str, Detector] = {
         title="random network distillation",
         source="FIPER, arXiv 2510.09459",
         access=Access.HIDDEN,
+        torch=True,
         fit=_novelty("Rnd"),
         supervised=False,
     ),
@@ -310,6 +297,7 @@ DETECTORS: dict[str, Detector] = {
         title="logpZO",
         source="FAIL-Detect, arXiv 2503.08558",
         access=Access.HIDDEN,
+        torch=True,
         fit=_novelty("LogpZo"),
         supervised=False,
     ),
@@ -318,6 +306,7 @@ DETECTORS: dict[str, Detector] = {
         source="arXiv 2510.09459",
         access=Access.HIDDEN,
         columns=("action_entropy",),
+        torch=True,
         fit=_fiper,
         supervised=False,
     ),
@@ -363,6 +352,15 @@ DETECTORS: dict[str, Detector] = {
         adds_prior=False,
         fit=lambda data: TaskPriorPredictor.fit([s.task for s in data.train], _failed(data)),
     ),
+    "condition_prior": Detector(
+        title="the perturbation's failure rate only",
+        source="control",
+        access=Access.ACTIONS,
+        supervised=False,
+        adds_prior=False,
+        by="condition",
+        fit=lambda data: TaskPriorPredictor.fit([s.task for s in data.train], _failed(data)),
+    ),
     "permuted": Detector(
         title="ledger on permuted labels",
         source="control",
@@ -381,9 +379,9 @@ DETECTORS: dict[str, Detector] = {
     ),
 }
 """Name in tables and summaries -> detector; the first is the default on logs."""
-SLOW = ("hazard_ensemble", "mist_mlp", "safe_mlp", "safe_lstm")
+SLOW = ("blend", "hazard_ensemble", "mist_mlp", "safe_mlp", "safe_lstm")
 """More than five seconds per fit on the logs at hand; comparisons run them under fewer protocols."""
-CONTROLS = ("clock", "task_clock", "task_prior", "permuted", "random")
+CONTROLS = ("clock", "task_clock", "task_prior", "condition_prior", "permuted", "random")
 
 
 def find_detector(name: str) -> Detector:

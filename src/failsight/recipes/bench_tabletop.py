@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,11 @@ from failsight.episodes.meta import EpisodeMeta, write_text_atomic
 from failsight.episodes.run import Run
 from failsight.evaluation import detection
 from failsight.evaluation.bench_figures import auc_figures, bootstraps, control_estimate, other_figures
+from failsight.evaluation.claims import CONTROL_ROWS
 from failsight.evaluation.detection import Scored
 from failsight.evaluation.failure_types import type_rows
-from failsight.evaluation.judging import DataSet, Traces, facts_of, judge, load_traces, save_traces
+from failsight.evaluation.judging import DataSet, Traces, blend_traces, facts_of, judge, load_traces, save_traces
+from failsight.evaluation.moments import headline_claims, moment_figures
 from failsight.evaluation.patterns import importance, learn_rules
 from failsight.evaluation.protocols import Split
 from failsight.evaluation.scoring import score_all
@@ -35,7 +37,8 @@ from failsight.labels.table import read_labels
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.ablation import ABLATION
 from failsight.predictors.dataset import FitSplit, LabelledSequence, build_sequences, signal_columns, split_sequences
-from failsight.predictors.detectors import DETECTORS, SLOW, FitData, titles
+from failsight.predictors.detector import FitData
+from failsight.predictors.detectors import CONTROLS, DETECTORS, SLOW, blended, titles
 from failsight.predictors.fit_mlp import fit_mlp
 from failsight.predictors.fit_recurrent import RecurrentOptions, fit_recurrent
 from failsight.recipes.collecting import CollectOptions, collect_run, commit, versions
@@ -130,7 +133,7 @@ def load_data(folder: Path) -> Data:
 
 def _tickets(data: Data) -> list[Ticket]:
     fit = FitData(data.whole.sequences, data.whole.columns, 0)
-    tickets = [Ticket(name) for name, entry in _ROWS.items() if not entry.lacks(fit)]
+    tickets = [Ticket(name) for name, entry in _ROWS.items() if not entry.lacks(fit) and not entry.parts]
     learned = [
         t.detector
         for t in tickets
@@ -149,16 +152,25 @@ def summarise(folder: Path, data: Data, tickets: Sequence[Ticket]) -> dict[str, 
     """Figures of every detector, in the form of the other comparison."""
     boots = bootstraps(data.whole.facts, _NAME)
     facts = data.whole.facts
-    detectors, controls = dict[str, Any](), dict[str, list[Traces]]()
+    kept, controls = dict[str, Traces](), dict[str, list[Traces]]()
     for ticket in tickets:
         traces = load_traces(ticket.path(folder))
         if ticket.permuted:
             controls.setdefault(ticket.detector, []).append(traces)
-            continue
-        stored: Mapping[str, Sequence[Traces]] = {"folds": [traces]}
-        figures = auc_figures(stored, facts, boots, _ROWS[ticket.detector].adds_prior)
-        figures |= other_figures(stored, facts, "25", data.whole.rate_hz, ticket.detector)
-        detectors[ticket.detector] = {_NAME: figures}
+        else:
+            kept[ticket.detector] = traces
+    kept = _blended(kept, data)
+    rows = {name: {"folds": [traces]} for name, traces in kept.items()}
+    priors = {name: rows[name] for name in CONTROL_ROWS if name in rows}
+    detectors = dict[str, Any]()
+    for name, stored in rows.items():
+        adds = _ROWS[name].adds_prior
+        figures = auc_figures(stored, facts, boots, adds)
+        figures |= other_figures(stored, facts, "25", data.whole.rate_hz, name)
+        figures["running"] = moment_figures(stored, facts, boots, adds)
+        if name not in CONTROLS and name not in ABLATION:
+            figures["claims"] = headline_claims(stored, priors, facts, boots, adds)
+        detectors[name] = {_NAME: figures}
     permuted = {
         name: {_NAME: control_estimate(traces, facts, "alive50", len(controls)).as_dict()}
         for name, traces in controls.items()
@@ -167,8 +179,8 @@ def summarise(folder: Path, data: Data, tickets: Sequence[Ticket]) -> dict[str, 
     test = data.split.seen
     return {
         "kind": "bench",
-        "default": "ledger",
-        "detectors": {name: row for name, row in detectors.items() if name in DETECTORS},
+        "default": "hazard_ensemble",
+        "detectors": {name: detectors[name] for name in ("hazard_ensemble", *DETECTORS) if name in detectors},
         "losses": {name: row for name, row in detectors.items() if name in ABLATION},
         "permuted": permuted,
         "datasets": {
@@ -178,6 +190,7 @@ def summarise(folder: Path, data: Data, tickets: Sequence[Ticket]) -> dict[str, 
                 "tasks": len(np.unique(facts.task)),
                 "horizon": facts.horizon,
                 "judged_at": "25 % of the horizon",
+                "moment": "25",
                 "one_test_run": True,
                 "lacking": {name: d.lacks(fit) for name, d in DETECTORS.items() if d.lacks(fit)},
             }
@@ -186,6 +199,15 @@ def summarise(folder: Path, data: Data, tickets: Sequence[Ticket]) -> dict[str, 
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def _blended(kept: dict[str, Traces], data: Data) -> dict[str, Traces]:
+    """The traces with those of the blend, which follow from its members'."""
+    if "blend" not in DETECTORS:
+        return kept
+    members = blended(FitData(data.whole.sequences, data.whole.columns, 0))
+    parts = {m: kept[DETECTORS["blend"].parts[m]] for m in members if DETECTORS["blend"].parts[m] in kept}
+    return {"blend": blend_traces(parts, data.whole, data.split), **kept} if len(parts) == len(members) else kept
 
 
 def ground_truth(folder: Path, data: Data) -> dict[str, Any]:

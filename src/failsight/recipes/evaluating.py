@@ -13,24 +13,18 @@ from failsight.core.types import FAILURE_TYPES, Array, Risk
 from failsight.episodes.run import Run
 from failsight.evaluation import detection
 from failsight.evaluation.detection import Scored
-from failsight.evaluation.explain import Reference, explain
+from failsight.evaluation.explain import Explained, Reference, explain
 from failsight.evaluation.failure_types import LEAD, type_figure
 from failsight.evaluation.judging import trace
 from failsight.evaluation.leaks import Leak, find_leaks
+from failsight.evaluation.run_claims import TOP, clock_rows, constant_rows, precision_table, run_claim
 from failsight.evaluation.scoring import replay
 from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
+from failsight.monitor.monitor import RiskMonitor
 from failsight.predictors.detectors import DETECTORS
-from failsight.predictors.ledger import LedgerPredictor
-from failsight.recipes.log_fitting import (
-    JUDGED,
-    LogFitOptions,
-    first_trigger,
-    fold_metrics,
-    judge_log,
-    judged_by,
-    read_data,
-)
+from failsight.recipes.log_fitting import LogFitOptions, first_trigger, judged_by, read_data
+from failsight.recipes.log_judging import JUDGED, judge_log, judged_at
 
 
 def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:
@@ -63,15 +57,28 @@ def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:
                 trigger=on[0] if on else None,
             )
         )
-    horizon = run.episodes[0].horizon
+    rows = bundle_rows(scored, monitor, run.episodes[0].horizon)
+    return rows + _type_rows(scored, run.meta.action_spec.rate_hz)
+
+
+def bundle_rows(scored: Sequence[Scored], monitor: RiskMonitor, horizon: int) -> list[tuple[str, str]]:
+    """Figures of scored episodes: at each moment beside clock and task prior, then the alarms where a threshold exists."""
     rows = [("episodes", str(len(scored))), ("failed", str(sum(s.failed for s in scored)))]
     for share in (25, 50):
-        for name, value in detection.auc_table(scored, horizon * share // 100, "bundle").items():
-            rows.append((f"{name} at {share} % of the horizon", str(value)))
-    rows.append(("false alarms", str(detection.false_alarms(scored))))
-    rows.append(("failures that trigger", str(detection.recall(scored))))
-    rows.append(("lead before the end, steps", str(detection.lead_steps(scored))))
-    return rows + _type_rows(scored, run.meta.action_spec.rate_hz)
+        rows += _moment_rows(scored, monitor, horizon * share // 100, f"at {share} % of the horizon")
+    without = sorted({s.task for s in scored if not _has_threshold(monitor, s.task)})
+    watched = [s for s in scored if s.task not in without]
+    for task in without:
+        rows.append(
+            (f"alarms on {task}", f"no threshold exists on this task (n={sum(s.task == task for s in scored)})")
+        )
+    for name, measure in (
+        ("false alarms", detection.false_alarms),
+        ("failures that trigger", detection.recall),
+        ("lead before the end, steps", detection.lead_steps),
+    ):
+        rows.append((name, str(measure(watched)) if watched else "no threshold exists on any of these tasks"))
+    return rows
 
 
 def _type_rows(scored: Sequence[Scored], rate_hz: float) -> list[tuple[str, str]]:
@@ -85,6 +92,41 @@ def _type_rows(scored: Sequence[Scored], rate_hz: float) -> list[tuple[str, str]
             str(detection.type_scores(scored, "bundle").macro_f1),
         ),
     ]
+
+
+def _has_threshold(monitor: RiskMonitor, task: str) -> bool:
+    return bool(np.isfinite(monitor.thresholds.choose(task).threshold))
+
+
+def _moment_rows(scored: Sequence[Scored], monitor: RiskMonitor, step: int, when: str) -> list[tuple[str, str]]:
+    """AUCs, AUPRC and precision@20 among episodes still running, the controls' beside them, and what is shown."""
+    controls: dict[str, Sequence[Scored]] = {"clock": clock_rows(scored)}
+    histories = {} if monitor.probability is None else monitor.probability.histories
+    if histories:
+        controls["task_prior"] = constant_rows(
+            scored, lambda s: histories[s.task].prior if s.task in histories else 0.0
+        )
+    rows = []
+    for name, value in detection.auc_table(scored, step, "bundle").items():
+        rows.append((f"{name} {when}", str(value)))
+    for name, episodes in controls.items():
+        rows.append((f"... of the {name.replace('_', ' ')}", f"{detection.auc_points(episodes, step)['auc']:.3f}"))
+    for name, episodes in {"": scored, **controls}.items():
+        row = precision_table(episodes, step)
+        title = f"... of the {name.replace('_', ' ')}, AUPRC" if name else f"AUPRC {when}"
+        rows.append((title, _precision(row["auprc"])))
+        if not name:
+            rows.append((f"precision@{TOP} {when}", _precision(row[f"precision_at_{TOP}"])))
+    pooled, within = (run_claim(scored, controls, step, group, "bundle") for group in ("", "task"))
+    rows.append((f"beats clock and task {when}", pooled["sentence"]))
+    rows.append((f"beats them within tasks {when}", within["sentence"]))
+    return rows
+
+
+def _precision(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return f"no data (n={row['n']})"
+    return f"{row['value']:.3f} (prevalence {row['prevalence']:.3f}, n={row['n']})"
 
 
 def _scores(risks: Sequence[Risk]) -> Array:
@@ -105,32 +147,47 @@ def compare_detectors(
         tuple(DETECTORS) if tuple(detectors) == ("all",) else tuple(detectors) or (LogFitOptions().detector, *JUDGED)
     )
     table = judge_log(data, chosen, note)
-    name, pooled, within = fold_metrics(data.facts)
-    note(f"scores up to {name}; AUC in points, pooled with the task prior added except for the controls")
+    words, moment = judged_at(data.facts)
+    note(
+        f"scores at {words}, among episodes still running; AUC and AUPRC in points, pooled with the task prior added "
+        "except for the controls"
+    )
     columns = (
         "detector",
         "AUC",
         "AUC within task",
+        "AUPRC (prevalence)",
+        f"precision@{TOP}",
+        "shown",
         "ECE",
         "false alarms, alpha 0.10",
         "caught by half-length",
         "us/step",
     )
-    rows = [
-        (
-            key,
-            *(_cell(figures.get(metric)) for metric in (pooled, within)),
-            *(_cell(figures.get(metric), 3) for metric in ("ece", "fpr_alpha10", "recall_half")),
-            f"{figures['step_us']['value']:.0f}",
-        )
-        for key, figures in table.items()
-    ]
-    return columns, rows
+    return columns, [_row(key, figures, moment) for key, figures in table.items()]
+
+
+def _row(name: str, figures: Mapping[str, Any], moment: str) -> tuple[str, ...]:
+    running = figures["running"][moment]
+    pooled = running.get("seen", {})
+    area = pooled.get("auprc")
+    claims = figures.get("claims", {})
+    return (
+        name,
+        *(_cell(running.get(view)) for view in ("seen", "seen_within")),
+        "no data" if area is None or area["value"] is None else f"{area['value']:.1f} ({area['prevalence']:.1f})",
+        _cell(pooled.get(f"precision_at_{TOP}"), 2),
+        "" if not claims else "shown" if claims.get("seen", {}).get("shown") else "not shown",
+        *(_cell(figures.get(metric), 3) for metric in ("ece", "fpr_alpha10", "recall_half")),
+        f"{figures['step_us']['value']:.0f}",
+    )
 
 
 def _cell(figure: Mapping[str, Any] | None, digits: int = 1) -> str:
     if figure is None or figure["value"] is None:
         return "no data"
+    if figure.get("left_out"):
+        return f"n = {figure['failures']} failed, {figure['successes']} not: too few"
     if figure["low"] is None:
         return f"{figure['value']:.{digits}f}"
     return f"{figure['value']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
@@ -147,11 +204,14 @@ def leak_report(folder: Path) -> list[Leak]:
 def explain_episode(folder: Path, bundle: Path, ticket: int) -> list[str]:
     """Lines on one episode's first alarm (its last step when there is none).
 
-    Raises EpisodeDataError for an unknown episode, BundleError when the bundle holds another detector than the ledger.
+    Raises EpisodeDataError for an unknown episode, BundleError when the bundle holds a detector whose evidence is no sum
+    of terms.
     """
     run, monitor = Run(folder), load_monitor(bundle)
-    if not isinstance(monitor.predictor, LedgerPredictor) or monitor.probability is None:
-        raise BundleError(f"{bundle} holds no evidence ledger; only its terms can be shown. Fit one: --detector ledger")
+    if not isinstance(monitor.predictor, Explained) or monitor.probability is None:
+        raise BundleError(
+            f"{bundle} holds neither a blend nor an evidence ledger; only their terms can be shown. Fit again without --detector"
+        )
     data = read_data(run)
     found = [s for s in data.sequences if s.ticket == ticket]
     if not found:

@@ -17,12 +17,15 @@ from failsight.core.errors import CalibrationError, EpisodeDataError
 from failsight.core.types import Array
 from failsight.episodes.meta import write_text_atomic
 from failsight.episodes.run import Run
-from failsight.evaluation.bench_figures import auc_figures, bootstraps, other_figures
-from failsight.evaluation.explain import Reference, explain
-from failsight.evaluation.judging import DataSet, facts_of, judge, map_of, trace, without_short
-from failsight.evaluation.leaks import find_leaks, headline
+from failsight.evaluation.explain import Explained, Reference, explain
+from failsight.evaluation.judging import (
+    DataSet,
+    facts_of,
+    map_of,
+    trace,
+)
+from failsight.evaluation.leaks import find_leaks
 from failsight.evaluation.patterns import importance, learn_rules
-from failsight.evaluation.protocols import PROTOCOLS, EpisodeFacts, headline_cut, splits
 from failsight.labels.table import read_labels
 from failsight.monitor.band import Band, fit_band
 from failsight.monitor.bundle import save_bundle
@@ -36,25 +39,23 @@ from failsight.predictors.dataset import (
     signal_columns,
     split_sequences,
 )
-from failsight.predictors.detectors import CONTROLS, DETECTORS, Detector, FitData, find_detector, titles
-from failsight.predictors.ledger import LedgerPredictor
+from failsight.predictors.detector import Detector, FitData
+from failsight.predictors.detectors import DETECTORS, find_detector, titles
 from failsight.recipes.collecting import commit, versions
+from failsight.recipes.log_judging import JUDGED, describe, headlines, judge_log, judged_at
+from failsight.recipes.log_thresholds import provisional_threshold
 
 LOG_RULE = TriggerRule(needed=1, window=1, release_steps=1)
 """A step of a log is one inference: there is no time to wait for more of them. Control ticks keep the default rule."""
-JUDGED = ("ledger_actions", "ledger_proprioception", "ledger_signals", "running_mean", *CONTROLS)
-"""Rows beside the fitted detector."""
 _CALIBRATE = 0.30
 """Share of the episodes that calibrate; see `split_sequences`."""
-_LEAST_FAILURES = 5
-"""Failures below which nothing can be judged by folds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFitOptions:
     """Dials of a fit."""
 
-    detector: str = "ledger"
+    detector: str = "blend"
     alpha: float = 0.10
     seed: int = 0
     probability: Literal["platt", "isotonic"] = "platt"
@@ -114,13 +115,6 @@ def require_enough(sequences: Sequence[LabelledSequence], alpha: float) -> None:
         raise EpisodeDataError("No signal of this run has a finite value; there is nothing to learn from.")
 
 
-def fold_metrics(facts: EpisodeFacts) -> tuple[str, str, str]:
-    """How far scores may look in folds, in words, and the keys of the pooled and the within-task AUC."""
-    if headline_cut(facts) == "25":
-        return "25 % of the horizon", "auc25_folds", "auc25_within"
-    return "the shortest episode of the task", "early_folds", "early_within_folds"
-
-
 def fit_log(run: Run, bundle: Path, options: LogFitOptions, note: Callable[[str], None]) -> LogFitted:
     """Fit, calibrate and save one detector.
 
@@ -142,7 +136,7 @@ def fit_with(
         choose = detector.instead or "another"
         raise EpisodeDataError(f"The detector {options.detector} needs {lacks}; {run.root} has none. Choose {choose}.")
     _note_data(data, note)
-    predictor = detector.fit(FitData(split.train, data.columns, options.seed))
+    predictor = detector.fit(FitData(split.train, data.columns, options.seed, split.validate))
     held = [trace(predictor, s) for s in split.validate]
     probability = map_of(split.train, split.validate, held, options.probability)
     usual = [e for s, e in zip(split.validate, held, strict=True) if not s.failed]
@@ -152,6 +146,9 @@ def fit_with(
     statistics = [episode_statistic(judged_by(band, trace(predictor, s)), rule) for s in good]
     thresholds = fit_thresholds(
         statistics, [s.task for s in good], options.alpha, [s.task for s in (*split.train, *split.calibrate)]
+    )
+    thresholds.provisional = provisional_threshold(
+        detector, data, split, (predictor, rule, band), options.alpha, options.seed, note
     )
     pooled = sorted(task for task in thresholds.known or {} if thresholds.choose(task).basis == "pooled")
     if pooled:
@@ -223,44 +220,15 @@ def _share(count: int, total: int) -> str:
     return f"{count / total:.0%} of the" if count / total >= 0.01 else f"{count} of {total}"
 
 
-def judge_log(data: DataSet, detectors: Sequence[str], note: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """Five-fold figures of several detectors. Raises CalibrationError when there are too few failures to judge by."""
-    judged = without_short(data)
-    if len(judged.sequences) < len(data.sequences):
-        note(f"{len(data.sequences) - len(judged.sequences)} episodes of fewer than 4 steps are not judged")
-    data = judged
-    failures = int(data.facts.failed.sum())
-    successes = len(data.facts.task) - failures
-    if min(failures, successes) < _LEAST_FAILURES:
-        raise CalibrationError(
-            f"{failures} failures and {successes} successes are too few to judge a detector; at least "
-            f"{_LEAST_FAILURES} of each are needed, about 30 of each for an interval of +-10 points."
-        )
-    folds = splits(PROTOCOLS["folds"], data.facts)
-    boots = bootstraps(data.facts, data.name)
-    cut = headline_cut(data.facts)
-    table = {}
-    for name in detectors:
-        entry = find_detector(name)
-        lacks = entry.lacks(FitData(data.sequences, data.columns, 0))
-        if lacks:
-            note(f"{name} needs {lacks}: left out")
-            continue
-        stored = {"folds": [judge(data, entry, split, k) for k, split in enumerate(folds)]}
-        table[name] = auc_figures(stored, data.facts, boots, entry.adds_prior)
-        table[name] |= other_figures(stored, data.facts, cut, data.rate_hz, name)
-    return table
-
-
 def summarise_log(
     run: Run, fitted: LogFitted, options: LogFitOptions, began: float, note: Callable[[str], None]
 ) -> None:
     """Judge the fitted kind of detector by folds, explain it, and write `summary.json` into the run folder."""
     data = fitted.data
     note("judging it on held-out folds, beside clock, task prior and permuted labels")
-    table = judge_log(data, [options.detector, *(n for n in JUDGED if n != options.detector)], note)
-    _, metric, within = fold_metrics(data.facts)
-    shown, sentence = headline(table[options.detector], metric, {name: table[name] for name in ("clock", "task_prior")})
+    rows = judge_log(data, [n for n in JUDGED if n != options.detector] + [options.detector], note)
+    table = {options.detector: rows.pop(options.detector), **rows}
+    moment = judged_at(data.facts).moment
     seeds = {meta.ticket: meta.seed for meta in run.episodes}
     leaks = find_leaks(data.sequences, data.facts, [seeds[s.ticket] for s in data.sequences])
     summary = {
@@ -271,8 +239,7 @@ def summarise_log(
         "wall_s": time.monotonic() - began,
         "default": options.detector,
         "detectors": {name: {data.name: figures} for name, figures in table.items()},
-        "headline": {"metric": metric, "shown": shown, "sentence": sentence},
-        "headline_within": _within_claim(table, options.detector, within),
+        **headlines(table[options.detector]["claims"], moment),
         "datasets": {data.name: describe(data)},
         "titles": titles(DETECTORS),
         "leaks": {data.name: [leak.as_dict() for leak in leaks]},
@@ -284,42 +251,12 @@ def summarise_log(
     write_text_atomic(run.root / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
 
 
-def _within_claim(table: dict[str, dict[str, Any]], name: str, metric: str) -> dict[str, Any]:
-    """Whether failures are told from successes of the same task, where neither clock nor task can help."""
-    row = table[name][metric]
-    shown = row["low"] is not None and row["low"] > 50
-    value = "no data" if row["value"] is None else f"{row['value']:.1f}"
-    span = "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
-    return {"metric": metric, "shown": shown, "sentence": f"{value}{span} of 100, chance is 50"}
-
-
-def describe(data: DataSet) -> dict[str, Any]:
-    """What a summary says about a data set."""
-    facts = data.facts
-    whole = FitData(data.sequences, data.columns, 0)
-    return {
-        "episodes": len(facts.task),
-        "failures": int(facts.failed.sum()),
-        "tasks": len(np.unique(facts.task)),
-        "horizon": facts.horizon,
-        "judged_at": fold_metrics(facts)[0],
-        "contradictory_failures": int((facts.failed & ~facts.timed_out).sum()),
-        "lacking": {n: lacks for n, d in DETECTORS.items() if (lacks := d.lacks(whole))},
-        "per_task": {
-            str(task): {
-                "episodes": int((facts.task == task).sum()),
-                "failures": int(facts.failed[facts.task == task].sum()),
-            }
-            for task in np.unique(facts.task)
-        },
-    }
-
-
 def _calibration(fitted: LogFitted) -> dict[str, Any]:
     thresholds = fitted.thresholds
     return {
         "alpha": thresholds.pooled.alpha,
         "pooled": thresholds.pooled.as_dict(),
+        "provisional": None if thresholds.provisional is None else thresholds.provisional.as_dict(),
         "tasks": {task: thresholds.choose(task)._asdict() for task in sorted(thresholds.known or {})},
     }
 
@@ -327,7 +264,7 @@ def _calibration(fitted: LogFitted) -> dict[str, Any]:
 def _alarms(fitted: LogFitted, most: int = 3) -> list[dict[str, Any]]:
     """Caught failures, missed failures and false alarms among the calibration episodes, with traces and reasons."""
     reference = None
-    if isinstance(fitted.predictor, LedgerPredictor):
+    if isinstance(fitted.predictor, Explained):
         reference = Reference(fitted.predictor, fitted.split.train)
     wanted = {"caught": most, "missed": 1, "false alarm": 1}
     rows, used = [], set[tuple[str, str]]()
@@ -365,7 +302,7 @@ def _alarm(
         "at": at,
         "why": None,
     }
-    if isinstance(fitted.predictor, LedgerPredictor):
+    if isinstance(fitted.predictor, Explained):
         step = len(evidence) - 1 if at is None else at
         names = [c.name for c in fitted.data.columns]
         found = explain(fitted.predictor, fitted.probability, names, s, step, reference)

@@ -22,7 +22,7 @@ from failsight.evaluation.intervals import Estimate
 from failsight.evaluation.judging import DataSet, judge
 from failsight.evaluation.protocols import PROTOCOLS, headline_cut, splits
 from failsight.evaluation.ranking import auc_estimate
-from failsight.predictors.detectors import Detector
+from failsight.predictors.detector import Detector
 from failsight.predictors.fit_ledger import LedgerOptions, fit_ledger, shared_weights
 from failsight.recipes.log_fitting import LogFitOptions, fit_with, read_data
 
@@ -66,7 +66,7 @@ def fit_many(
 
 
 def leave_policy_out(sets: Sequence[DataSet]) -> dict[str, dict[str, Any]]:
-    """Per run, within-task AUC (points, five folds) of signal weights learned on it and on the other policies alone.
+    """Per run, within-task AUC (points, five folds, episodes still running) of signal weights learned on it and on the other policies alone.
 
     Empty when the runs have no signal in common.
     """
@@ -108,5 +108,5 @@ def _within(data: DataSet, detector: Detector) -> Estimate:
     """Within-task AUC over five folds, with its interval."""
     folds = splits(PROTOCOLS["folds"], data.facts)
     traces = [judge(data, detector, split, k) for k, split in enumerate(folds)]
-    sets = rankings(traces, data.facts, "seen", headline_cut(data.facts))
+    sets = rankings(traces, data.facts, "seen", f"alive{headline_cut(data.facts)}")
     return auc_estimate(sets, bootstraps(data.facts, data.name).episodes, within=True)
