@@ -73,7 +73,7 @@ def fit(
         alpha: share of successful episodes that may raise an alarm.
         seed: of split and fit.
         detector: any row of `failsight evaluate detection` (default: the recurrent ensemble on our own runs, which
-            know onset and type; the evidence ledger on logs).
+            know onset and type; the blend of running mean, ledger and hazard ensemble on logs).
         isotonic: isotonic instead of Platt calibration of the displayed probability (detectors on logs).
         band: judge the evidence against a band over time instead of one level (detectors on logs).
     """
@@ -92,7 +92,7 @@ def fit(
             store,
             target,
             LogFitOptions(
-                detector=detector or "ledger",
+                detector=detector or LogFitOptions().detector,
                 alpha=alpha,
                 seed=seed,
                 probability="isotonic" if isotonic else "platt",
@@ -154,7 +154,7 @@ def evaluate(
         what: detection, or policy.
         run_folder: run folder; for a policy its checkpoint.
         bundle: judge this bundle on a run it has not seen; without it, detectors are fitted and judged by five folds.
-        detectors: rows to compare (default: ledger, running_mean and the controls); `all` for every one.
+        detectors: rows to compare (default: blend, its members and the controls); `all` for every one.
         simulator: policy: where to drive it.
         trials: policy: episodes per task.
         workers: policy: worker processes.
@@ -218,7 +218,7 @@ def _audit_data(folder: Path) -> None:
 
 
 def explain(run_folder: Folder, bundle: Path, episode: Number) -> None:
-    """Say why a ledger bundle raises an alarm in an episode: terms, signals, nearest episodes, last safe step.
+    """Say why a bundle of a log raises an alarm in an episode: terms, signals, nearest episodes, last safe step.
 
     Args:
         run_folder: run folder.

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from failsight.core.errors import EpisodeDataError
 from failsight.evaluation.judging import (
     DataSet,
@@ -147,12 +149,17 @@ def with_blend(kept: Kept, data: DataSet) -> Kept:
     blend: dict[str, list[Traces]] = {}
     for protocol in (p for p in PROTOCOLS if p in shared):
         rows = splits(PROTOCOLS[protocol], data.facts)
-        count = min(len(kept[name][protocol]) for name in parts.values())
+        fits = zip(*(kept[name][protocol] for name in parts.values()), strict=True)
         blend[protocol] = [
-            blend_traces({m: kept[n][protocol][k] for m, n in parts.items()}, data, rows[k % len(rows)])
-            for k in range(count)
+            blend_traces(dict(zip(parts, own, strict=True)), data, _split_of(own[0], rows)) for own in fits
         ]
     return {"blend": blend, **kept}
+
+
+def _split_of(traces: Traces, rows: Sequence[Split]) -> Split:
+    """The split behind the traces: the one with the same validation and test episodes."""
+    parts = ("validate", "seen", "unseen")
+    return next(r for r in rows if all(np.array_equal(getattr(r, p), getattr(traces, p)) for p in parts))
 
 
 @cache
