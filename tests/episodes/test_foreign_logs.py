@@ -209,7 +209,7 @@ def test_memory_is_taken_only_for_what_is_there(tmp_path, monkeypatch):
     rewrite_npz(tmp_path / "Open.npz", signals10=huge)
     with pytest.raises(EpisodeDataError, match=r"signals10 promises shape \(1000000000000, 10\) of float32"):
         read_actprobe([tmp_path / "Open.npz"])
-    monkeypatch.setattr("failsight.episodes.npz_members.MEMBER_LIMIT", 2**20)
+    monkeypatch.setattr("failsight.episodes.actprobe_npz.MEMBER_LIMIT", 2**20)
     rewrite_npz(tmp_path / "Open.npz", signals10=npy_header((2**19, 10)) + b"\0" * 2**22)
     with pytest.raises(EpisodeDataError, match="signals10 takes 4 MiB, more than the limit of 1"):
         read_actprobe([tmp_path / "Open.npz"])
@@ -224,11 +224,28 @@ def test_gzip_bombs_stop_at_the_limit(tmp_path, monkeypatch, limit, value):
         read_actprobe([tmp_path / "a.jsonl.gz"])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n" * 100_001, "a.jsonl:100001 goes beyond the limit"),
+        ('{"steps": [' + "{}," * 2**18 + "{}]}", "a.jsonl:1 has more than 262144 objects and lists"),
+        (
+            json.dumps({"episode_id": 0, "success": 1, "steps": [{f"s{i}": 1 for i in range(1025)}]}),
+            "than the 1024 that",
+        ),
+    ],
+)
+def test_more_than_a_log_can_have_is_refused(tmp_path, text, message):
+    (tmp_path / "a.jsonl").write_text(text)
+    with pytest.raises(EpisodeDataError, match=message):
+        read_actprobe([tmp_path / "a.jsonl"])
+
+
 def test_the_size_of_a_log_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("failsight.episodes.log_steps.EPISODE_VALUES", 8)
     with pytest.raises(EpisodeDataError, match=r"a.jsonl:1 has 3 signals at 3 steps; at most"):
         read_one(tmp_path, record_with(steps=[{"a": 1, "b": 1, "c": 1}] * 3))
-    monkeypatch.setattr("failsight.episodes.actprobe.LOG_VALUES", 5)
+    monkeypatch.setattr("failsight.episodes.actprobe.LOG_LIMIT", 20)
     with pytest.raises(EpisodeDataError, match="import its files in parts"):
         read_one(tmp_path, record_with(), record_with(episode_id=1, steps=[{"a": 2}] * 3))
 

@@ -40,8 +40,8 @@ _KNOWN: Mapping[str, tuple[str, Access]] = {
     "gripper_qpos_mean": ("m", _BODY),
     "gripper_qpos_vel": ("m/step", _BODY),
 }
-LOG_VALUES = 2**28
-"""Values of all signals of a log together (1 GiB)."""
+LOG_LIMIT = 2**32
+"""Bytes of all signals and hidden states of a log together."""
 
 
 def log_files(path: Path) -> list[Path]:
@@ -55,6 +55,8 @@ def log_files(path: Path) -> list[Path]:
         if not file.is_file():
             raise EpisodeDataError(f"{file} is not a file; logs are files ending in {', '.join(SUFFIXES)}.")
     if not files:
+        if not path.exists():
+            raise EpisodeDataError(f"{path} does not exist.")
         raise EpisodeDataError(f"{path} holds no ActProbe log; expected files ending in {', '.join(SUFFIXES)}.")
     return files
 
@@ -113,10 +115,12 @@ def _read_file(path: Path, reader: StepReader, npz: NpzNotes) -> list[_Part]:
 
 
 def _check_size(path: Path, parts: Sequence[_Part], names: Sized) -> None:
-    size = sum(len(p.table.values) for p in parts) * len(names)
-    if size > LOG_VALUES:
+    size = sum(4 * len(p.table.values) * len(names) for p in parts)
+    size += sum(p.episode.hidden.nbytes for p in parts if p.episode.hidden is not None)
+    if size > LOG_LIMIT:
         raise EpisodeDataError(
-            f"{path}: the log has more than {LOG_VALUES >> 20} million values by here; import its files in parts."
+            f"{path}: up to here the log takes {size >> 20} MiB, more than the limit of {LOG_LIMIT >> 20}; "
+            "import its files in parts."
         )
 
 

@@ -19,14 +19,16 @@ from failsight.core.errors import EpisodeDataError
 from failsight.core.foreign import read_array, read_count, read_success
 from failsight.core.types import Array
 from failsight.episodes.logged import LoggedEpisode, read_instruction
-from failsight.episodes.npz_members import read_members
+from failsight.episodes.npz_members import MEMBER_LIMIT, read_members
 
 COLUMNS = (
     *("action_norm", "gripper_oscillation", "denoising_curvature", "eef_z", "chunk_mse", "chunk_mse_mmd"),
     *("gripper_qpos_mean", "eef_z_vel", "eef_speed_3d", "gripper_qpos_vel"),
 )
-EPISODE_LIMIT = 1_000_000
+EPISODE_LIMIT = 100_000
 """Episodes of a file."""
+_SMALL = 2**26
+"""Bytes of an array with one entry per episode."""
 _PER_EPISODE = ("length", "success", "episode_id", "seed", "instruction")
 _CLOSE = 1e-5
 
@@ -56,7 +58,8 @@ class NpzNotes:
 
 def read_npz(path: Path, task: str, notes: NpzNotes) -> list[LoggedEpisode]:
     """The episodes of one file. Raises EpisodeDataError naming file, array and entry that cannot be read."""
-    data = read_members(path, ("signals10", *_PER_EPISODE), ("hidden",))
+    small = dict.fromkeys(_PER_EPISODE, _SMALL)
+    data = read_members(path, {"signals10": MEMBER_LIMIT, **small}, {"hidden": MEMBER_LIMIT})
     signals = _signals(data["signals10"], f"{path}: signals10", notes)
     lengths = _lengths(path, data, len(signals))
     hidden = _hidden(data["hidden"], f"{path}: hidden", len(signals), notes) if "hidden" in data else None
@@ -107,11 +110,12 @@ def _hidden(values: Array, where: str, steps: int, notes: NpzNotes) -> Array:
             f"{where}: expected floats of shape ({steps}, any), found {values.dtype} of shape {values.shape}."
         )
     with np.errstate(over="ignore"):
-        hidden = values.astype(np.float16)
-    bad = ~np.isfinite(hidden)
-    if bad.any():
-        hidden[bad] = np.nan
-        notes.lost["hidden"] += int(bad.sum())
+        hidden = values.astype(np.float16, copy=False)
+    for rows in np.array_split(hidden, 1 + len(hidden) // 1024):
+        bad = ~np.isfinite(rows)
+        if bad.any():
+            rows[bad] = np.nan
+            notes.lost["hidden"] += int(bad.sum())
     return hidden
 
 

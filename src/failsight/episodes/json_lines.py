@@ -7,6 +7,7 @@ machine. A key that stands twice in one object is refused: readers of JSON disag
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import zlib
 from collections import Counter
@@ -20,6 +21,10 @@ LINE_LIMIT = 16 * 2**20
 """Bytes of one line (one episode)."""
 FILE_LIMIT = 2**30
 """Bytes of one file after unpacking."""
+LINES = 100_000
+"""Lines of one file."""
+PARTS = 2**18
+"""Objects and lists in one line."""
 _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff", b"\0")
 
@@ -56,15 +61,19 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     total = 0
     try:
         with _open(path) as stream:
-            for number in range(1, FILE_LIMIT + 2):
+            for number in itertools.count(1):
                 line = stream.readline(LINE_LIMIT + 1)
                 total += len(line)
                 if not line:
                     return
-                if len(line) > LINE_LIMIT or total > FILE_LIMIT:
+                if len(line) > LINE_LIMIT or total > FILE_LIMIT or number > LINES:
                     raise EpisodeDataError(
-                        f"{path}:{number} goes beyond the limit of {LINE_LIMIT >> 20} MiB per line and "
+                        f"{path}:{number} goes beyond the limit of {LINE_LIMIT >> 20} MiB per line, {LINES} lines and "
                         f"{FILE_LIMIT >> 20} MiB per file; write one episode per line and split the file."
+                    )
+                if line.count(b"{") + line.count(b"[") > PARTS:
+                    raise EpisodeDataError(
+                        f"{path}:{number} has more than {PARTS} objects and lists; it is no episode."
                     )
                 if number == 1:
                     line = _without_mark(path, line)

@@ -60,10 +60,10 @@ class StepReader:
         flat = [self._flatten(step, f"{where} steps[{i}]") for i, step in enumerate(steps)]
         self._check_times(flat, where)
         names = tuple(dict.fromkeys(name for step in flat for name in step if name != TIME))
-        if len(self._forms) > COLUMN_LIMIT or len(names) * len(flat) > EPISODE_VALUES:
+        if len(names) * len(flat) > EPISODE_VALUES:
             raise EpisodeDataError(
-                f"{where} has {len(names)} signals at {len(flat)} steps; at most {COLUMN_LIMIT} signals of a log and "
-                f"{EPISODE_VALUES >> 20} million values of an episode are read."
+                f"{where} has {len(names)} signals at {len(flat)} steps; at most {EPISODE_VALUES} values of an episode "
+                "are read."
             )
         values = np.array([[step.get(name, math.nan) for name in names] for step in flat], np.float64)
         columns = dict(zip(names, values.T, strict=True))
@@ -113,6 +113,8 @@ class StepReader:
     def _check_form(self, name: str, value: Any, where: str) -> None:
         form = f"a list of {len(value)}" if isinstance(value, list) else _FORMS.get(type(value), _PLAIN)
         if name not in self._forms:
+            if len(self._forms) >= COLUMN_LIMIT:
+                raise EpisodeDataError(f"{where} has more signals than the {COLUMN_LIMIT} that a log may have.")
             read_text(name, f"{where}: name of a signal", _NAME)
         before = self._forms.setdefault(name, form)
         if form != before:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from failsight.core.errors import EpisodeDataError
-from failsight.core.foreign import read_text, require_distinct
+from failsight.core.foreign import read_count, read_number, read_text, require_distinct
 from failsight.core.specs import ObservationSpec, SignalColumn, no_actions
 from failsight.core.staging import staged_folder
 from failsight.core.types import Array, EpisodeKey, Outcome
@@ -63,6 +63,13 @@ class LogOrigin:
     """Steps after which an unfinished episode is a timeout; None: the longest episode of the log."""
     rate_hz: float = 0.0
     """Steps per second; 0 when unknown."""
+
+    def __post_init__(self) -> None:
+        read_text(self.policy, "--policy")
+        read_text(self.suite, "--suite")
+        read_number(self.rate_hz, "--rate-hz", 0.0, 1e6)
+        if self.horizon is not None:
+            read_count(self.horizon, "--horizon", 1)
 
 
 def read_instruction(value: Any, task: str, where: str) -> str:

@@ -10,7 +10,7 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -19,8 +19,9 @@ import numpy as np
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Array
 
-MEMBER_LIMIT = 2**30
+MEMBER_LIMIT = 2**29
 """Bytes of one array after unpacking."""
+_PIECE = 2**24
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _KINDS = "biufUS"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -30,8 +31,8 @@ _DAMAGE = (
 )
 
 
-def read_members(path: Path, needed: Sequence[str], wanted: Sequence[str] = ()) -> dict[str, Array]:
-    """The arrays called `needed`, and of those called `wanted` the ones that are there.
+def read_members(path: Path, needed: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, Array]:
+    """The arrays called `needed`, and of those called `wanted` the ones that are there; name -> most bytes it may have.
 
     Raises EpisodeDataError naming file and array when one is missing, damaged, of objects, or larger than the limit.
     """
@@ -41,8 +42,8 @@ def read_members(path: Path, needed: Sequence[str], wanted: Sequence[str] = ()) 
             missing = [name for name in needed if name not in infos]
             if missing:
                 raise EpisodeDataError(f"{path} has no array {', '.join(missing)}; it is not an ActProbe npz log.")
-            names = [*needed, *(name for name in wanted if name in infos)]
-            return {name: _read(f"{path}: {name}", archive, infos[name]) for name in names}
+            limits = {**needed, **{name: limit for name, limit in wanted.items() if name in infos}}
+            return {name: _read(f"{path}: {name}", archive, infos[name], limit) for name, limit in limits.items()}
     except OSError as error:
         raise EpisodeDataError(f"Cannot read {path} ({error.strerror or error}).") from error
     except _DAMAGE as error:
@@ -59,10 +60,10 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     return infos
 
 
-def _read(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
-    if info.file_size > MEMBER_LIMIT:
+def _read(where: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> Array:
+    if info.file_size > limit:
         raise EpisodeDataError(
-            f"{where} takes {info.file_size >> 20} MiB, more than the limit of {MEMBER_LIMIT >> 20}; split the file."
+            f"{where} takes {info.file_size >> 20} MiB, more than the limit of {limit >> 20}; split the file."
         )
     if info.compress_type not in _METHODS or info.flag_bits & 1:
         raise EpisodeDataError(f"{where} is encrypted or packed in another way than NumPy's; save it with np.savez.")
@@ -83,10 +84,13 @@ def _array(where: str, stream: BinaryIO, size: int) -> Array:
     promised, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if promised != there or any(n < 0 for n in shape):
         raise EpisodeDataError(f"{where} promises shape {shape} of {dtype} and holds {there} bytes.")
-    data = stream.read(there + 1)  # one more: the checksum is compared at the end of the member
-    if len(data) != there:
-        raise EpisodeDataError(f"{where} holds {len(data)} bytes instead of {there}; the file was cut off.")
-    flat = np.frombuffer(data, dtype) if there else np.zeros(math.prod(shape), dtype)
+    data = np.empty(there, np.uint8)
+    got = 0
+    while got < there and (count := stream.readinto(data[got : got + _PIECE])):  # type: ignore[attr-defined]
+        got += count
+    if got != there or stream.read(1):  # reading beyond the end is what compares the checksum
+        raise EpisodeDataError(f"{where} holds {got} bytes instead of {there}; the file was cut off.")
+    flat = data.view(dtype) if there else np.zeros(math.prod(shape), dtype)
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
