@@ -1,5 +1,7 @@
 """HDF5 recordings of others: usual layouts are read, everything else is one sentence, nothing leads out of the file."""
 
+import zlib
+
 import h5py
 import numpy as np
 import pytest
@@ -202,6 +204,35 @@ def test_a_block_that_unpacks_to_gigabytes_is_refused(path):
             compression="gzip",
         )
     with pytest.raises(EpisodeDataError, match="stored in blocks"):
+        read_episode(path)
+
+
+def test_a_block_that_unpacks_to_more_than_it_declares_is_refused(path):
+    with h5py.File(path, "r+") as file:
+        del file["images"]
+        images = file.create_dataset(
+            "images", (FRAMES, 8, 8, 3), np.uint8, chunks=(FRAMES, 8, 8, 3), compression="gzip"
+        )
+        images.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(2**26)))
+    with pytest.raises(EpisodeDataError, match="unpacks to more"):
+        read_episode(path)
+
+
+def test_usual_packings_are_read_and_others_refused(path):
+    wanted = recording().images["front"]
+    for options in (
+        {"compression": "lzf"},
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"chunks": True},
+    ):
+        with h5py.File(path, "r+") as file:
+            del file["images"]
+            file.create_dataset("images", data=wanted, **options)
+        assert np.array_equal(read_episode(path).images["front"], wanted)
+    with h5py.File(path, "r+") as file:
+        del file["images"]
+        file.create_dataset("images", data=wanted, scaleoffset=0)
+    with pytest.raises(EpisodeDataError, match="scaleoffset"):
         read_episode(path)
 
 

@@ -21,8 +21,9 @@ from numpy.lib.format import open_memmap
 
 from failsight.core.contents import note_files, require_unchanged
 from failsight.core.errors import EpisodeDataError, StorageError
-from failsight.core.foreign import read_count, read_object, read_text
+from failsight.core.foreign import read_count, read_text, require_distinct
 from failsight.core.specs import ActionSpec, ObservationSpec
+from failsight.core.textfiles import read_json_object
 from failsight.core.types import Array
 
 _HEADER = "episodes.json"
@@ -208,6 +209,7 @@ def save_demonstrations(
             parts.add(item)
         if not rows:
             raise EpisodeDataError(f"{source} holds no episodes.")
+        require_distinct((row.name for row in rows), source, "the episode")
         parts.finish()
         header = {
             "action_spec": action_spec.as_dict(),
@@ -248,7 +250,7 @@ def load_demonstrations(folder: Path) -> DemonstrationSet:
     path = folder / _HEADER
     if not path.is_file():
         raise EpisodeDataError(f"{folder} holds no demonstrations: it has no {_HEADER}.")
-    header = read_object(path)
+    header = read_json_object(path)
     try:
         actions, observations = (
             ActionSpec.from_dict(header["action_spec"]),

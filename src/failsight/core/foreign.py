@@ -7,9 +7,7 @@ read through here. `where` is the place as a person finds it: file, line, key. E
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,18 +180,6 @@ def read_pictures(value: Any, where: str) -> Array:
             )
         result[t] = picture if scale == 1 else np.rint(picture.astype(np.float32) * 255)
     return result
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; not-a-number literals, other JSON and what is no JSON are refused."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        raise EpisodeDataError(f"Cannot read {path} ({reason}); the file is damaged or missing.") from error
-    if not isinstance(found, dict):
-        raise EpisodeDataError(f"{path}: expected a JSON object, found {_shown(found)}.")
-    return found
 
 
 def require_distinct(values: Iterable[Hashable], where: str, what: str) -> None:

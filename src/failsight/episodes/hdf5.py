@@ -6,6 +6,7 @@ bytes; both are refused before anything is read.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
@@ -16,6 +17,7 @@ import numpy as np
 
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Array
+from failsight.episodes.disk import reason
 
 MOST_BYTES = 4 * 2**30
 """Of one dataset in memory."""
@@ -23,6 +25,8 @@ MOST_TEXT_BYTES = 2**20
 MOST_CHUNK_BYTES = 256 * 2**20
 """Of one compressed block, which is unpacked whole."""
 _DEEPEST = 16
+_DEFLATE, _LZF = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF
+_FILTERS = (_DEFLATE, _LZF, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
 
 
 @contextmanager
@@ -44,9 +48,8 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
         MemoryError,
         NotImplementedError,
     ) as error:
-        reason = str(error).strip("'\"").split("\n")[0] or type(error).__name__
         raise EpisodeDataError(
-            f"{path} cannot be read ({reason}); it is damaged or half-written. Delete it or record it again."
+            f"{path} cannot be read ({reason(error)}); it is damaged or half-written. Delete it or record it again."
         ) from error
 
 
@@ -60,6 +63,7 @@ def read_dataset(file: h5py.File, name: str, path: Path) -> Array:
     if found.external or found.is_virtual:
         raise EpisodeDataError(f"{where} keeps its values in other files, which is not followed; store them inside.")
     _require_bounded(found, where)
+    _require_honest(found, where)
     return np.asarray(found[()])
 
 
@@ -102,3 +106,33 @@ def _require_bounded(dataset: h5py.Dataset, where: str) -> None:
         raise EpisodeDataError(
             f"{where} is stored in blocks of {block:,} bytes; at most {MOST_CHUNK_BYTES:,} are read."
         )
+
+
+def _require_honest(dataset: h5py.Dataset, where: str) -> None:
+    """No block may unpack to more than it declares: the library would unpack it whole before it notices."""
+    made = dataset.id.get_create_plist()
+    filters = [made.get_filter(i) for i in range(made.get_nfilters())]
+    codes, size = [code for code, *_ in filters], prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+    unread = [name or code for code, _, _, name in filters if code not in _FILTERS]
+    if unread or codes.count(_DEFLATE) > 1:
+        raise EpisodeDataError(f"{where} is packed with {unread or 'deflate twice'}, which is not read; use gzip.")
+    room = size + size // 8 + 64
+    if any(code == _LZF and max(values, default=0) > room for code, _, values, _ in filters):
+        raise EpisodeDataError(f"{where} has a block that unpacks to more than the {size:,} bytes it declares.")
+    if _DEFLATE in codes:
+        _require_deflated(dataset, codes.index(_DEFLATE), room, where)
+
+
+def _require_deflated(dataset: h5py.Dataset, place: int, room: int, where: str) -> None:
+    blocks: list[tuple[int, ...]] = []
+    dataset.id.chunk_iter(lambda info: blocks.append(info.chunk_offset))
+    for offset in blocks:
+        mask, packed = dataset.id.read_direct_chunk(offset)
+        if mask >> place & 1:
+            continue
+        try:
+            unpacked = len(zlib.decompressobj().decompress(packed, room))
+        except zlib.error as error:
+            raise EpisodeDataError(f"{where} has a damaged block ({reason(error)}).") from error
+        if unpacked == room:
+            raise EpisodeDataError(f"{where} has a block that unpacks to more than {room:,} bytes; it declares less.")

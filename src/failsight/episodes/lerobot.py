@@ -17,8 +17,9 @@ import pandas as pd
 
 from failsight.core.demonstrations import Demonstration
 from failsight.core.errors import EpisodeDataError
-from failsight.core.foreign import read_count, read_number, read_object, read_text, require_distinct
+from failsight.core.foreign import read_count, read_number, read_text, require_distinct
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
+from failsight.core.textfiles import read_json_object
 from failsight.core.types import Array
 from failsight.episodes.lerobot_rows import EpisodeRows, Rows, read_columns, read_schema, vectors
 from failsight.episodes.pictures import Video, embedded, inside, require_room
@@ -49,7 +50,7 @@ class LeRobotFolder:
         path = root / "meta" / "info.json"
         if not path.is_file():
             raise EpisodeDataError(f"{root} is not a LeRobot data set: it has no meta/info.json.")
-        self.info: dict[str, Any] = read_object(path)
+        self.info: dict[str, Any] = read_json_object(path)
         _require_version(root, self.info)
         self.fps = read_number(self.info.get("fps"), f"{path}, fps", 1e-3, MOST_FPS)
         features = _features(self.info, path)
@@ -220,8 +221,12 @@ def _names(found: Any) -> list[str]:
 def _cameras(features: Mapping[str, dict[str, Any]], path: Path) -> dict[str, _Camera]:
     cameras = {}
     for key, feature in features.items():
-        if feature.get("dtype") not in ("video", "image") or not key.startswith("observation.image"):
+        if not key.startswith("observation.image"):
             continue
+        if feature.get("dtype") not in ("video", "image"):
+            raise EpisodeDataError(
+                f"{path}: {key} holds pictures as {feature.get('dtype')!r}; dtype image or video is read. Store them as one."
+            )
         info = feature.get("info") or feature.get("video_info") or {}
         if isinstance(info, dict) and (info.get("is_depth_map") or info.get("video.is_depth_map")):
             continue

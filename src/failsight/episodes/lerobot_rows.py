@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from failsight.core.errors import EpisodeDataError
 from failsight.core.foreign import read_array
 from failsight.core.types import Array
+from failsight.episodes.disk import reason
 from failsight.episodes.parquet import read_table
 
 MOST_ROWS = 50_000_000
@@ -152,7 +153,7 @@ def read_schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
     except (OSError, ValueError, pa.ArrowException, MemoryError) as error:
-        raise EpisodeDataError(f"Cannot read {path} ({error}); the file is damaged or missing.") from error
+        raise EpisodeDataError(f"Cannot read {path} ({reason(error)}); the file is damaged or missing.") from error
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -164,7 +165,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
                 raise EpisodeDataError(f"{path} has no column {missing[0]}.")
             _require_bounded(file, columns, path)
     except (OSError, ValueError, pa.ArrowException, MemoryError, OverflowError) as error:
-        raise EpisodeDataError(f"Cannot read {path} ({error}); the file is damaged or missing.") from error
+        raise EpisodeDataError(f"Cannot read {path} ({reason(error)}); the file is damaged or missing.") from error
     return read_table(path, columns)
 
 

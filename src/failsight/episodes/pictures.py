@@ -18,6 +18,7 @@ import numpy as np
 
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Array
+from failsight.episodes.disk import reason
 
 EPISODE_BYTES = 4 * 2**30
 """Pictures of one episode and camera in memory; longer episodes have to be cut or scaled down."""
@@ -108,7 +109,7 @@ class Video:
         for seek in (True, False):
             with self._open() as container:
                 stream = container.streams.video[0]
-                stream.codec_context.options = _STRICT
+                stream.codec_context.options = {**_STRICT, "max_pixels": str(self.size[0] * self.size[1] + 2**16)}
                 if seek and first > self._stamps[0]:
                     container.seek(first, stream=stream)
                 late = False
@@ -141,7 +142,7 @@ def embedded(value: Any, root: Path, size: tuple[int, int], where: str) -> Array
         frame = [*codec.decode(av.Packet(data)), *codec.decode(None)][0]
         picture = np.asarray(frame.to_ndarray(format="rgb24"))
     except (OSError, ValueError, IndexError, MemoryError, av.error.FFmpegError) as error:
-        raise EpisodeDataError(f"{where}: the picture cannot be decoded ({error}).") from error
+        raise EpisodeDataError(f"{where}: the picture cannot be decoded ({reason(error)}).") from error
     if picture.shape[:2] != size:
         height, width = picture.shape[:2]
         raise EpisodeDataError(
@@ -164,7 +165,7 @@ def inside(root: Path, template: Any, where: str, **fields: Any) -> Path:
     try:
         name = str(template).format(**fields)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-        raise EpisodeDataError(f"{where}: the path {template!r} cannot be filled in ({error}).") from error
+        raise EpisodeDataError(f"{where}: the path {template!r} cannot be filled in ({reason(error)}).") from error
     if Path(name).is_absolute() or ".." in Path(name).parts or not isinstance(template, str):
         raise EpisodeDataError(f"{where}: the path {name!r} lies outside the data set.")
     return root / name
@@ -176,5 +177,4 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, MemoryError, OverflowError, av.error.FFmpegError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EpisodeDataError(f"Cannot read {path} ({reason}); the video is damaged or missing.") from error
+        raise EpisodeDataError(f"Cannot read {path} ({reason(error)}); the video is damaged or missing.") from error
