@@ -84,8 +84,8 @@ def test_other_scripts_and_a_text_per_frame(path):
     ("value", "message"),
     [
         ("größer".encode("latin-1"), "not UTF-8"),
-        (np.array("go left".encode("utf-16-le"), "S14"), "NUL"),
-        (np.array(b"go\0left", "S7"), "NUL"),
+        (np.array("go left".encode("utf-16-le"), "S14"), "broken character"),
+        (np.array(b"go\0left", "S7"), "broken character"),
         (3, "expected text"),
         ([b"go left", b"go right"], r"one,? .*or one per frame"),
         ([[b"go left"]], r"one,? .*or one per frame"),
