@@ -24,12 +24,14 @@ def check_against_lerobot(data):
     """Our numbers beside LeRobot's own: equal for vectors, close for pictures (we look at one frame in ten)."""
     rows = data.hf_dataset.with_format("numpy")
     for feature in ("action", "observation.state"):
-        theirs = get_feature_stats(np.stack(rows[feature]).astype(np.float64), 0, keepdims=False)
+        values = np.stack(rows[feature]).astype(np.float64)
+        theirs = get_feature_stats(values, 0, keepdims=False)
         for name in ("min", "max", "mean", "std"):
             assert np.allclose(data.meta.stats[feature][name], theirs[name], atol=1e-6), (feature, name)
-        for name in ("q01", "q10", "q50", "q90", "q99"):
-            assert np.allclose(data.meta.stats[feature][name], theirs[name], atol=0.02), (feature, name)
-    pictures = np.stack([data[i][CAMERA].numpy() for i in range(len(data))])
+        for name in ("q01", "q10", "q50", "q90", "q99"):  # LeRobot's come from histograms and miss sparse tails
+            exact = np.quantile(values, int(name[1:]) / 100, axis=0)
+            assert np.allclose(data.meta.stats[feature][name], exact, atol=1e-6), (feature, name)
+    pictures = np.stack([data[i][CAMERA].numpy() for i in range(len(data))]).astype(np.float64)
     theirs = get_feature_stats(pictures, (0, 2, 3), keepdims=True)
     for name in NAMES:
         assert data.meta.stats[CAMERA][name].shape == (3, 1, 1)
