@@ -10,7 +10,10 @@ from failsight.episodes.parquet import read_table, write_table
 from failsight.episodes.recorder import EpisodeRecorder
 from failsight.episodes.run import Run
 from failsight.episodes.seal import seal
-from failsight.episodes.verdicts import Judge, VerdictRow, count_alarms, read_verdicts, write_verdicts
+from failsight.episodes.verdicts import Judge, VerdictRow, alarm_steps, count_alarms, read_verdicts, write_verdicts
+from failsight.labels.outcome import OutcomeLabeler
+from failsight.labels.table import label_run
+from failsight.recipes.listing import EpisodeFilter, list_episodes
 from failsight.runtime import collect as collecting
 from failsight.runtime.collect import prepare, record_episode
 
@@ -61,6 +64,11 @@ def test_verdicts_are_sealed_per_bundle(tmp_path, monkeypatch):
     assert first["p_fail"].to_list() == [t / 100 for t in range(lengths[0])]
     assert first["guard"].iloc[1] == "clip"
     assert count_alarms(found) == {0: 2, 1: 2, 2: 2}
+    assert alarm_steps(found)[1] == {3, 4, 6}
+    label_run(Run(tmp_path), OutcomeLabeler())
+    columns, listed, total = list_episodes(tmp_path, EpisodeFilter())
+    assert [dict(zip(columns, row, strict=True))["alarms"] for row in listed] == [2, 2, 2]
+    assert total == 3
 
 
 def test_a_run_can_be_judged_afterwards(tmp_path):
@@ -99,6 +107,9 @@ def test_a_run_with_errored_episodes_is_sealed_and_keeps_their_reason(tmp_path, 
     assert run.episodes[1].error == "ValueError: the arm fell off"
     assert run.episodes[1].instruction == "go home"
     assert [len(e.states) for e in run.read()][1] == 4, "the steps before the error are kept"
+    label_run(run, OutcomeLabeler())
+    columns, listed, _ = list_episodes(tmp_path, EpisodeFilter())
+    assert dict(zip(columns, listed[1], strict=True))["error"] == "ValueError: the arm fell off"
 
 
 @pytest.mark.parametrize("broken", [{1}, {0, 1, 2}])

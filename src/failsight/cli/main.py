@@ -119,7 +119,7 @@ def episodes(
     condition: str | None = None,
     limit: Count = 40,
 ) -> None:
-    """List and filter the episodes of a run.
+    """List and filter the episodes of a run, with the alarms of a judged run and the reason of an errored episode.
 
     Args:
         run_folder: run folder.
@@ -129,32 +129,12 @@ def episodes(
         condition: only perturbations whose text contains this.
         limit: most rows to print.
     """
-    from failsight.core.errors import UnknownNameError
-    from failsight.core.types import FAILURE_TYPES
-    from failsight.episodes.run import Run
-    from failsight.labels.table import read_labels
+    from failsight.recipes.listing import EpisodeFilter, list_episodes
 
-    if type is not None and type not in FAILURE_TYPES:
-        raise UnknownNameError("failure type", type, FAILURE_TYPES)
-    store = Run(run_folder)
-    labels = read_labels(store)
-    rows = []
-    for meta in store.episodes:
-        label_ = labels.get(meta.ticket)
-        kind = label_.failure_type if label_ else None
-        keep = (
-            (not failed or meta.outcome == "failure")
-            and (type is None or kind == type)
-            and (task is None or task in meta.task)
-            and (condition is None or condition in meta.condition)
-        )
-        if keep:
-            onset = "" if label_ is None or label_.onset is None else label_.onset
-            rows.append((meta.ticket, meta.task, meta.condition, meta.outcome, kind or "", onset, meta.length))
-    print_table(("episode", "task", "perturbation", "outcome", "type", "onset", "steps"), rows[:limit])
-    console.print(
-        f"{len(rows)} of {len(store.episodes)} episodes" + (f", first {limit} shown" if len(rows) > limit else "")
-    )
+    wanted = EpisodeFilter(failed=failed, type=type, task=task, condition=condition)
+    columns, rows, total = list_episodes(run_folder, wanted)
+    print_table(columns, rows[:limit])
+    say(f"{len(rows)} of {total} episodes" + (f", first {limit} shown" if len(rows) > limit else ""))
 
 
 def verify(run_folder: Folder) -> None:

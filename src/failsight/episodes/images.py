@@ -8,6 +8,7 @@ import av
 import numpy as np
 
 from failsight.core.types import Array
+from failsight.episodes.disk import write_bytes_atomic
 
 
 def png_bytes(image: Array) -> bytes:
@@ -21,5 +22,5 @@ def png_bytes(image: Array) -> bytes:
 
 
 def write_png(path: Path, image: Array) -> None:
-    """Write (H, W, 3) uint8 as PNG."""
-    path.write_bytes(png_bytes(image))
+    """Write (H, W, 3) uint8 as PNG, atomically. Raises StorageError when the disk refuses."""
+    write_bytes_atomic(path, png_bytes(image))

@@ -123,5 +123,15 @@ def count_alarms(frames: Mapping[Judge, pd.DataFrame]) -> dict[int, int]:
     return counts
 
 
+def alarm_steps(frames: Mapping[Judge, pd.DataFrame]) -> dict[int, set[int]]:
+    """Steps with the trigger on, by ticket, over all judges."""
+    steps: dict[int, set[int]] = {}
+    for frame in frames.values():
+        on = frame[frame["trigger"]]
+        for ticket, step in zip(on["ticket"], on["step"], strict=True):
+            steps.setdefault(int(ticket), set()).add(int(step))
+    return steps
+
+
 def _file_name(bundle: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", bundle)[:64] or UNMONITORED

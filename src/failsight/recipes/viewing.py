@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from failsight.core.contracts import Labels
-from failsight.core.errors import EpisodeDataError
+from failsight.core.errors import EpisodeDataError, StorageError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array
+from failsight.episodes.disk import writing
 from failsight.episodes.images import write_png
 from failsight.episodes.run import Episode, Run
+from failsight.episodes.verdicts import alarm_steps, read_verdicts
 from failsight.episodes.video import VideoWriter
 from failsight.labels.table import read_labels
 from failsight.recipes.adapters import make_sim
@@ -49,15 +53,28 @@ def view_episode(folder: Path, number: int, out: Path | None, as_strip: bool) ->
         at = np.linspace(0, len(pictures) - 1, _FRAMES).astype(int)
         write_png(target, strip([pictures[i] for i in at]))
         return target
-    notes = _notes(episode, label)
-    video = VideoWriter(target, 336, 256, round(run.meta.action_spec.rate_hz))
-    for picture, note in zip(pictures, notes, strict=True):
-        video.add(np.concatenate([picture, caption(note, 256, 80)]))
-    video.close()
+    notes = _notes(episode, label, alarm_steps(read_verdicts(folder)).get(number, set()))
+    _film(target, pictures, notes, max(1, round(run.meta.action_spec.rate_hz)))
     return target
 
 
-def _notes(episode: Episode, label: Labels | None) -> list[str]:
+def _film(target: Path, pictures: Sequence[Array], notes: Sequence[str], fps: int) -> None:
+    """A captioned video; nothing half-written stays. Raises StorageError when the disk refuses."""
+    partial = target.with_name(target.name + ".partial")
+    try:
+        video = VideoWriter(partial, 336, 256, fps)
+        for picture, note in zip(pictures, notes, strict=True):
+            video.add(np.concatenate([picture, caption(note, 256, 80)]))
+        video.close()
+        with writing(target):
+            os.replace(partial, target)
+    except StorageError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _notes(episode: Episode, label: Labels | None, alarms: set[int]) -> list[str]:
     head = f"{episode.meta.instruction}\n{episode.meta.condition}"
     by_step: dict[int, str] = {}
     for event in episode.events:
@@ -66,9 +83,11 @@ def _notes(episode: Episode, label: Labels | None) -> list[str]:
     last, notes = "", []
     for t in range(episode.meta.length + 1):
         last = by_step.get(t, last)
-        verdict = ""
+        verdict = "  ALARM" if t in alarms else ""
         if label is not None and label.onset is not None and t >= label.onset:
-            verdict = f"  LOST ({label.failure_type})"
+            verdict += f"  LOST ({label.failure_type})"
+        if episode.meta.error and t == episode.meta.length:
+            verdict += f"\n{episode.meta.error}"
         notes.append(f"{head}\nstep {t}  {last}{verdict}")
     return notes
 
