@@ -19,9 +19,12 @@ NAME = ".lock"
 _LITTER = re.compile(r"\..*|Thumbs\.db|desktop\.ini|.*~|#.*#", re.IGNORECASE)
 
 
-def is_stray(path: Path) -> bool:
-    """Whether an item is what file browsers and editors leave anywhere: never in the way, never ours to delete."""
-    return _LITTER.fullmatch(path.name) is not None
+def holds_files(folder: Path) -> bool:
+    """Whether a folder holds a file of somebody, what file browsers and editors leave anywhere not counted."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not _LITTER.fullmatch(path.name) and (path.is_symlink() or not path.is_dir() or holds_files(path)):
+            return True
+    return False
 
 
 @contextmanager

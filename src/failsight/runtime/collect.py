@@ -15,7 +15,7 @@ from failsight.core.contracts import Policy, Sim
 from failsight.core.errors import FailsightError, StorageError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import EpisodeKey, Outcome, Task
-from failsight.episodes.lock import is_stray, writing_alone
+from failsight.episodes.lock import holds_files, writing_alone
 from failsight.episodes.meta import EpisodeMeta, RunMeta
 from failsight.episodes.recorder import EpisodeRecorder, clear_recordings, committed_tickets, episode_folder
 from failsight.episodes.run import Run, is_sealed
@@ -118,7 +118,7 @@ def prepare(root: Path, meta: RunMeta, resume: bool) -> list[tuple[int, EpisodeK
         if is_sealed(root):
             clear_leftovers(root)
             return []
-    elif root.is_dir() and not all(is_stray(item) for item in root.iterdir()):
+    elif holds_files(root):
         raise FailsightError(f"{root} is not empty and not a failsight run; choose another --out.")
     if not path.is_file():
         meta.write(path)
