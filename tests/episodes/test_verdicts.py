@@ -40,12 +40,15 @@ def rows(count, alarm_at=()):
 class Judging(EpisodeRecorder):
     """Stands in for a loop with a monitor: a verdict per recorded step."""
 
-    def __init__(self, root, ticket, fps, cameras=None):
+    def __init__(self, root, ticket, fps, cameras=None, judge=None):
         super().__init__(root, ticket, fps, cameras, JUDGE if ticket != 1 else None)
 
     def add(self, step, *rest):
         super().add(step, *rest)
-        self.add_verdict(rows(step.index + 1, {3, 4, 6})[-1])
+        super().add_verdict(rows(step.index + 1, {3, 4, 6})[-1])
+
+    def add_verdict(self, row):
+        """What the loop itself would say."""
 
 
 def test_verdicts_are_sealed_per_bundle(tmp_path, monkeypatch):
@@ -104,12 +107,12 @@ def test_a_run_with_errored_episodes_is_sealed_and_keeps_their_reason(tmp_path, 
     seal(tmp_path)
     run = Run(tmp_path)
     assert [m.outcome == Outcome.ERRORED for m in run.episodes] == [t in broken for t in range(3)]
-    assert run.episodes[1].error == "ValueError: the arm fell off"
+    assert run.episodes[1].error == "robot: ValueError: the arm fell off"
     assert run.episodes[1].instruction == "go home"
     assert [len(e.states) for e in run.read()][1] == 4, "the steps before the error are kept"
     label_run(run, OutcomeLabeler())
     columns, listed, _ = list_episodes(tmp_path, EpisodeFilter())
-    assert dict(zip(columns, listed[1], strict=True))["error"] == "ValueError: the arm fell off"
+    assert dict(zip(columns, listed[1], strict=True))["error"] == "robot: ValueError: the arm fell off"
 
 
 @pytest.mark.parametrize("broken", [{1}, {0, 1, 2}])
