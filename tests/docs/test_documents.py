@@ -74,7 +74,7 @@ def test_importing_failsight_is_light():
 def test_doctests():
     import doctest
 
-    names = ["core.rng", "core.types", "core.state", "predictors.hazard", "evaluation.intervals"]
+    names = ["core.rng", "core.types", "core.state", "core.pictures", "predictors.hazard", "evaluation.intervals"]
     names += ["evaluation.detection", "evaluation.paired", "reports.verdict"]
     names += ["policies.vla.windows", "policies.vla.schedule", "policies.vla.discrete"]
     names += ["policies.vla.words", "episodes.lerobot", "core.foreign"]

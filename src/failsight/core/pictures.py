@@ -36,20 +36,25 @@ def resize_with_pad(picture: Array, height: int, width: int) -> Array:
 
 def _resample(rows: Array, size: int) -> Array:
     """(n, ...) uint8 -> (size, ...) uint8."""
-    weights = _weights(len(rows), size)
-    sums = weights @ rows.reshape(len(rows), -1).astype(np.float64)
+    first, weights = _weights(len(rows), size)
+    flat = rows.reshape(len(rows), -1)
+    sums = np.zeros((size, flat.shape[1]))
+    for tap in range(weights.shape[1]):
+        sums += weights[:, tap, None] * flat[np.minimum(first + tap, len(rows) - 1)]
     whole = np.floor((sums + _ONE / 2) / _ONE)
     resampled: Array = np.clip(whole, 0, 255).astype(np.uint8).reshape(size, *rows.shape[1:])
     return resampled
 
 
-def _weights(old: int, new: int) -> Array:
-    """(new, old) how much of each old pixel goes into each new one, in units of 1/_ONE."""
+def _weights(old: int, new: int) -> tuple[Array, Array]:
+    """(new,) first old pixel of each new one, (new, taps) how much of it and the following goes in, in units of 1/_ONE."""
     scale = old / new
     reach = max(scale, 1.0)
-    centre = (np.arange(new)[:, None] + 0.5) * scale
-    at = np.arange(old)[None]
-    inside = (at >= np.trunc(centre - reach + 0.5)) & (at < np.trunc(centre + reach + 0.5))
-    triangle = np.where(inside, np.maximum(0.0, 1 - np.abs((at - centre + 0.5) / reach)), 0.0)
+    centre = (np.arange(new) + 0.5) * scale
+    first = np.maximum(np.trunc(centre - reach + 0.5), 0).astype(np.int64)
+    end = np.minimum(np.trunc(centre + reach + 0.5), old).astype(np.int64)
+    at = first[:, None] + np.arange((end - first).max())
+    triangle = np.maximum(0.0, 1 - np.abs((at - centre[:, None] + 0.5) / reach))
+    triangle[at >= end[:, None]] = 0.0
     weights: Array = np.trunc(triangle / triangle.sum(1, keepdims=True) * _ONE + 0.5)
-    return weights
+    return first, weights
