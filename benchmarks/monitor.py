@@ -17,6 +17,7 @@ import torch
 from failsight.core.specs import ObservationSpec
 from failsight.core.types import FAILURE_TYPES, Risk, Task
 from failsight.monitor.monitor import RiskMonitor
+from failsight.monitor.senses import Senses, Usual
 from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.features import Whitening
@@ -68,19 +69,22 @@ def make_monitors():
     whitening = Whitening.fit(rng.random((100, len(SIGNAL_NAMES))), rng.standard_normal((100, HIDDEN)))
     observations = ObservationSpec(state=STATE_NAMES, cameras=())
     predictors = {"numpy": RecurrentPredictor(_export(members, whitening)), "torch": TorchPredictor(members, whitening)}
+    usual = Usual(always=(True,) * len(SIGNAL_NAMES), stuck_after=(400,) * len(SIGNAL_NAMES))
+    parts = {name: (p, SignalBank(ACTION_SPEC, observations)) for name, p in predictors.items()}
+    rule, limits = TriggerRule(), Thresholds.fixed(2.0)
     return {
-        name: RiskMonitor(p, SignalBank(ACTION_SPEC, observations), TriggerRule(), Thresholds.fixed(2.0))
-        for name, p in predictors.items()
+        name: RiskMonitor(predictor, bank, rule, limits, senses=Senses(SIGNAL_NAMES, ACTION_SPEC, usual))
+        for name, (predictor, bank) in parts.items()
     }
 
 
 def measure(monitors, steps, count, pause_s):
     """Seconds per step; the implementations take turns step by step."""
     times = {name: [] for name in monitors}
-    for monitor in monitors.values():
-        monitor.reset(TASK)
     for t in range(count):
         for name, monitor in monitors.items():
+            if t % len(steps) == 0:
+                monitor.reset(TASK)
             if pause_s:
                 time.sleep(pause_s)
             began = time.perf_counter()

@@ -237,7 +237,8 @@ def test_a_policy_output_that_is_not_finite_triggers_at_once(tmp_path):
     )
     assert verdict.trigger
     assert "not finite" in verdict.why
-    assert np.isfinite(verdict.risk.p_fail)
+    assert "not finite" in verdict.blind
+    assert np.isnan(verdict.risk.p_fail)
 
 
 def test_calibration_file_says_what_it_promises(tmp_path):

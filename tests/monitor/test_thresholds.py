@@ -139,26 +139,30 @@ def logged_monitor():
     return RiskMonitor(ledger, LoggedSignals(LOG_NAMES), TriggerRule(needed=1, window=1), thresholds)
 
 
-def step(signals):
+def step(signals, index=0):
     empty = np.zeros(0, np.float32)
     output = PolicyOutput(chunk=np.zeros((0, 0), np.float32))
-    return Step(index=0, state=empty, action=empty, output=output, cursor=0, replan=True, signals=signals)
+    return Step(index=index, state=empty, action=empty, output=output, cursor=0, replan=True, signals=signals)
+
+
+def watched(monitor, error, count=30):
+    monitor.reset(Task(id="new", suite="s", instruction="", horizon=40))
+    signals = np.array([0.5, error, 0.5, 0.5], np.float32)
+    return [monitor.step(step(signals, index)) for index in range(count)]
 
 
 def test_a_monitor_on_logged_signals_says_when_it_is_uncalibrated():
     monitor = logged_monitor()
-    monitor.reset(Task(id="new", suite="s", instruction="", horizon=40))
-    for _ in range(30):
-        verdict = monitor.step(step(np.array([0.5, 9.0, 0.5, 0.5], np.float32)))
-    assert not verdict.trigger
-    assert "uncalibrated: 10 more successes of new" in verdict.why
+    verdicts = watched(monitor, 9.0)
+    assert all("uncalibrated: 10 more successes of new" in v.blind for v in verdicts)
+    blind = monitor.rule.blind_steps
+    assert [v.trigger for v in verdicts] == [False] * (blind - 1) + [True] * (31 - blind), "unknown is not silence"
     for _ in range(10):
-        monitor.reset(Task(id="new", suite="s", instruction="", horizon=40))
-        monitor.step(step(np.array([0.5, 0.1, 0.5, 0.5], np.float32)))
+        watched(monitor, 0.1, 1)
         monitor.finish(True)
-    monitor.reset(Task(id="new", suite="s", instruction="", horizon=40))
-    fired = [monitor.step(step(np.array([0.5, 9.0, 0.5, 0.5], np.float32))).trigger for _ in range(30)]
-    assert fired[-1]
+    verdicts = watched(monitor, 9.0)
+    assert not any(v.blind for v in verdicts)
+    assert verdicts[-1].trigger
 
 
 def test_signals_that_are_missing_or_of_another_number_are_refused():

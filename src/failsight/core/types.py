@@ -188,6 +188,8 @@ class Step:
     """(S,) signals that were computed elsewhere (a log without actions); None: failsight computes them."""
     time_s: float = float("nan")
     """When the state was measured, seconds; NaN: not known."""
+    executed: Array | None = None
+    """(A,) what was executed at the step before, by whomever; None: not known, or there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,7 @@ class Episode:
                     output=output,
                     cursor=cursor,
                     replan=bool(self.replans[t]),
+                    executed=self.actions[t - 1] if t else None,
                 )
             )
         return steps

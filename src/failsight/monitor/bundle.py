@@ -29,6 +29,7 @@ from failsight.episodes.meta import write_text_atomic
 from failsight.monitor.band import Band
 from failsight.monitor.monitor import Bank, LoggedSignals, RiskMonitor
 from failsight.monitor.probability import ProbabilityMap
+from failsight.monitor.senses import Senses, Usual
 from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors import PREDICTORS
@@ -52,10 +53,12 @@ def save_bundle(
     signals: tuple[SignalColumn, ...] = (),
     probability: ProbabilityMap | None = None,
     band: Band | None = None,
+    usual: Usual | None = None,
 ) -> None:
     """Write the folder; `predictor` is any registered predictor with `name`, `arrays`, `hidden_size`.
 
-    `signals` are the columns it reads when they come with the step; empty when failsight computes them.
+    `signals` are the columns it reads when they come with the step; empty when failsight computes them. `usual` says what
+    training knows of every signal; without it no single one is missed.
 
     Raises BundleError when a weight or figure is not finite; what was learned in use with an older bundle is dropped.
     """
@@ -79,6 +82,7 @@ def save_bundle(
         **thresholds.as_dict(),
         "probability": None if probability is None else probability.as_dict(),
         "band": None if band is None else band.as_dict(),
+        "usual": None if usual is None else usual.as_dict(),
     }
     for name, data in (("config.json", config), ("calibration.json", calibration), ("specs.json", specs_json)):
         _write_json(folder / name, data)
@@ -135,7 +139,10 @@ def load_monitor(folder: str | Path, policy: Policy | None = None, *, learns: bo
     if predictor.hidden_size != size:
         raise BundleError(f"{path} reads {predictor.hidden_size} features; fingerprint.json says {size}. Fit again.")
     bank: Bank = LoggedSignals(tuple(c.name for c in columns)) if columns else SignalBank(actions, observations)
-    monitor = RiskMonitor(predictor, bank, rule, thresholds, mapped, band)
+    with _reading(path / "calibration.json"):
+        found = calibration["usual"]
+        usual = None if found is None else Usual.from_dict(found, len(bank.names))
+    monitor = RiskMonitor(predictor, bank, rule, thresholds, mapped, band, Senses(bank.names, actions, usual))
     monitor.fingerprint, monitor.learns = digest, learns
     _read_adapted(path / ADAPTED, monitor)
     return monitor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -13,13 +14,19 @@ from failsight.core.errors import EpisodeDataError
 from failsight.core.types import FAILURE_TYPES, Array, Risk, Step, Task, Verdict
 from failsight.monitor.band import Band
 from failsight.monitor.probability import ProbabilityMap
+from failsight.monitor.senses import Senses
 from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import Trigger, TriggerRule
 from failsight.predictors.words import begin
 
+UNKNOWN = Risk(p_fail=float("nan"))
+"""Said where there is nothing to judge from."""
+
 
 class Bank(Protocol):
     """Where the signals of a step come from."""
+
+    names: tuple[str, ...]
 
     def reset(self) -> None:
         """Forget the episode."""
@@ -61,7 +68,10 @@ class LoggedSignals:
 
 
 class RiskMonitor:
-    """Judges every control tick; a policy output that is not finite triggers at once."""
+    """Judges every control tick, or says why it is blind.
+
+    A policy output that is not finite triggers at once; any other blindness after `rule.blind_steps` ticks in a row.
+    """
 
     def __init__(
         self,
@@ -71,10 +81,13 @@ class RiskMonitor:
         thresholds: Thresholds,
         probability: ProbabilityMap | None = None,
         band: Band | None = None,
+        senses: Senses | None = None,
     ) -> None:
         """Args: probability: turns evidence into p_fail; None: the predictor's own p_fail is displayed.
         band: what the threshold is compared with is the evidence's deviation from this band; None: the evidence.
+        senses: what must be seen to judge; None: nothing is known about commands and usual signals.
         """
+        self._senses = senses or Senses(bank.names)
         self.predictor, self._bank, self.rule = predictor, bank, rule
         self.thresholds, self.probability, self.band = thresholds, probability, band
         self.fingerprint = ""
@@ -92,7 +105,8 @@ class RiskMonitor:
         self.basis = self.thresholds.choose(task.id)
         self._trigger.reset()
         self._trigger.threshold = self.basis.threshold
-        self._task, self._step, self._highest, self._broken = task.id, 0, float("-inf"), False
+        self._senses.reset()
+        self._task, self._step, self._highest, self._blind = task.id, 0, float("-inf"), 0
         self._level = np.zeros(2)  # sum and number of judged steps of the episode's first part
 
     def finish(self, success: bool, *, censored: bool = False) -> None:
@@ -112,35 +126,70 @@ class RiskMonitor:
         self._level = np.zeros(2)
 
     def step(self, record: Step) -> Verdict:
-        """Judge one tick."""
-        if record.replan:
-            self._broken = not _finite(record)
+        """Judge one tick. A step of the past changes nothing but the count of blind ticks."""
+        past = self._senses.order(record)
+        if past:
+            self._blind += 1
+            on = self._trigger.on or self._blind >= self.rule.blind_steps
+            self._trigger.on = on
+            return self._verdict(UNKNOWN, on, past)
         signals = self._bank.update(record)
+        missing, doubtful = self._senses.look(record, signals)
+        risk = self._risk(signals, record)
+        if not missing:
+            self._weigh(risk.judged)
+        self._step = record.index + 1
+        score = self.rule.score(risk)
+        blind = (
+            missing or ("" if math.isfinite(score) else "the predictor gives no score") or doubtful or self._unlimited()
+        )
+        self._blind = self._blind + 1 if blind else 0
+        hazard = bool(self._senses.output) or self._blind >= self.rule.blind_steps
+        on = self._trigger.update(float("nan") if missing else score, hazard=hazard)
+        self._highest = max(self._highest, self._trigger.statistic)
+        if missing:
+            risk = replace(UNKNOWN, dimension=np.full(len(risk.dimension), np.nan))
+        return self._verdict(risk, on, blind)
+
+    def _risk(self, signals: Array, record: Step) -> Risk:
         risk = self.predictor.update(signals, record.output.hidden)
         if self.probability is not None:
-            p_fail = self.probability.p_fail(risk.judged, self._task, self._step)
+            p_fail = self.probability.p_fail(risk.judged, self._task, record.index)
             risk = replace(risk, p_fail=p_fail, evidence=risk.judged)
         if self.band is not None:
-            risk = replace(risk, evidence=self.band.deviation(risk.evidence, self._step))
+            risk = replace(risk, evidence=self.band.deviation(risk.evidence, record.index))
+        return risk
+
+    def _weigh(self, evidence: float) -> None:
+        """Take the evidence into the episode's level, in its first part."""
         provisional = self.thresholds.provisional
-        if provisional is not None and self._step < provisional.steps and np.isfinite(risk.judged):
-            self._level += (risk.judged, 1)
-        self._step += 1
-        on = self._trigger.update(self.rule.score(risk), hazard=self._broken)
-        self._highest = max(self._highest, self._trigger.statistic)
+        if provisional is not None and self._step < provisional.steps and math.isfinite(evidence):
+            self._level += (evidence, 1)
+
+    def _unlimited(self) -> str:
+        """Why there is no threshold to compare with."""
+        threshold = self._trigger.threshold
+        if math.isfinite(threshold):
+            return ""
+        return self.basis.note or f"the threshold is {threshold}"
+
+    def _verdict(self, risk: Risk, on: bool, blind: str) -> Verdict:
         threshold = self._trigger.threshold
         return Verdict(
             risk=risk,
             threshold=threshold,
             margin=self._trigger.statistic - threshold,
             trigger=on,
-            why=self._why(risk) if on else self.basis.note if self.basis.basis == "uncalibrated" else "",
+            why=self._why(risk, blind) if on else blind,
+            blind=blind,
         )
 
-    def _why(self, risk: Risk) -> str:
-        if self._broken:
-            return "the policy's output is not finite"
-        if np.isfinite(risk.evidence):
+    def _why(self, risk: Risk, blind: str) -> str:
+        if self._senses.output:
+            return self._senses.output
+        if self._blind >= self.rule.blind_steps:
+            return f"blind for {self._blind} ticks: {blind}"
+        if math.isfinite(risk.evidence):
             shown = f"p_fail {risk.p_fail:.2f}" if np.isfinite(risk.p_fail) else "no probability on an unknown task"
             limit = "provisional threshold " if self.basis.basis == "provisional" else ""
             parts = ", ".join(
@@ -161,9 +210,10 @@ class RiskMonitor:
             "bank": self._bank.save_state(),
             "predictor": self.predictor.save_state(),
             "trigger": self._trigger.save_state(),
+            "senses": self._senses.save_state(),
         }
         state = {f"{group}/{name}": array for group, part in parts.items() for name, array in part.items()}
-        state["scalars"] = np.array([self._broken, self._step, self._highest, *self._level])
+        state["scalars"] = np.array([self._blind, self._step, self._highest, *self._level])
         return state
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -175,12 +225,6 @@ class RiskMonitor:
         self._bank.load_state(part("bank"))
         self.predictor.load_state(part("predictor"))
         self._trigger.load_state(part("trigger"))
-        broken, step, self._highest, *level = state["scalars"].tolist()
-        self._broken, self._step, self._level = bool(broken), int(step), np.array(level)
-
-
-def _finite(record: Step) -> bool:
-    output = record.output
-    commands = all(v is None or bool(np.isfinite(v).all()) for v in (output.chunk, output.samples))
-    # an entry of the hidden state beyond float16 reads as infinite: missing, not broken
-    return commands and (output.hidden is None or not np.isnan(output.hidden).any())
+        self._senses.load_state(part("senses"))
+        blind, step, self._highest, *level = state["scalars"].tolist()
+        self._blind, self._step, self._level = int(blind), int(step), np.array(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,9 +43,9 @@ class TriggerRule:
 
         A collision a second away may leave p_fail middling, yet there is no time to wait for more evidence.
         """
-        if np.isfinite(risk.evidence):
+        if math.isfinite(risk.evidence):
             return risk.evidence
-        if self.imminent_gain and np.isfinite(risk.imminent):
+        if self.imminent_gain and math.isfinite(risk.imminent):
             return max(risk.p_fail, self.imminent_gain * risk.imminent)
         return risk.p_fail
 
@@ -56,19 +57,19 @@ class Trigger:
 
     def __init__(self, rule: TriggerRule, threshold: float) -> None:
         self._rule, self.threshold = rule, threshold
-        self._recent = np.full(rule.window, -np.inf)
+        self._recent = [-math.inf] * rule.window
         self.reset()
 
     def reset(self) -> None:
         """Silent."""
-        self._recent[:] = -np.inf
+        self._recent[:] = [-math.inf] * self._rule.window
         self._at, self._below, self.on, self.statistic = 0, 0, False, -np.inf
 
     def update(self, score: float, hazard: bool = False) -> bool:
         """Whether the trigger is on after this tick; a hazard (NaN, watchdog) switches it on at once."""
-        self._recent[self._at] = score if np.isfinite(score) else -np.inf
+        self._recent[self._at] = float(score) if math.isfinite(score) else -math.inf
         self._at = (self._at + 1) % self._rule.window
-        self.statistic = float(np.sort(self._recent)[-self._rule.needed])
+        self.statistic = sorted(self._recent)[-self._rule.needed]
         self._below = self._below + 1 if score <= self._release() else 0
         if hazard or self.statistic >= self.threshold:
             self.on = True
@@ -82,11 +83,11 @@ class Trigger:
 
     def save_state(self) -> dict[str, Array]:
         """Memory of the running episode."""
-        return {"recent": self._recent.copy(), "scalars": np.array([self._at, self._below, self.on, self.statistic])}
+        return {"recent": np.array(self._recent), "scalars": np.array([self._at, self._below, self.on, self.statistic])}
 
     def load_state(self, state: dict[str, Array]) -> None:
         """Restore it."""
-        self._recent[:] = state["recent"]
+        self._recent[:] = state["recent"].tolist()
         at, below, on, statistic = state["scalars"]
         self._at, self._below, self.on, self.statistic = int(at), int(below), bool(on), float(statistic)
 

@@ -130,9 +130,14 @@ def _precision(row: Mapping[str, Any]) -> str:
 
 
 def _scores(risks: Sequence[Risk]) -> Array:
-    """p_fail; the evidence on a task so new that it has no probability."""
+    """p_fail; the evidence on a task so new that it has no probability. A blind step keeps the score before it."""
     p_fail = np.array([r.p_fail for r in risks])
-    return p_fail if np.isfinite(p_fail).all() else np.array([r.evidence for r in risks])
+    scores = p_fail if np.isfinite(p_fail).any() else np.array([r.evidence for r in risks])
+    seen = np.isfinite(scores)
+    if not seen.any():
+        return scores
+    last = np.maximum.accumulate(np.where(seen, np.arange(len(scores)), -1))
+    return np.asarray(scores[np.where(last < 0, int(np.argmax(seen)), last)])
 
 
 def compare_detectors(

@@ -17,6 +17,7 @@ from failsight.evaluation.scoring import score_all
 from failsight.labels.table import read_labels
 from failsight.monitor.bundle import save_bundle
 from failsight.monitor.calibration import Calibration, conformal_threshold
+from failsight.monitor.senses import usual_of
 from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import TriggerRule, episode_statistic
 from failsight.predictors.baselines import ClockPredictor, TaskPriorPredictor
@@ -90,6 +91,7 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
         (run.meta.action_spec, run.meta.observation_spec),
         run.meta.policy,
         {"run": str(run.root.name), "episodes": len(sequences), "seed": options.seed, "versions": run.meta.versions},
+        usual=usual_of([s.signals for s in split.train]),
     )
     return Fitted(
         predictors=predictors,

@@ -30,6 +30,7 @@ from failsight.labels.table import read_labels
 from failsight.monitor.band import Band, fit_band
 from failsight.monitor.bundle import save_bundle
 from failsight.monitor.probability import ProbabilityMap
+from failsight.monitor.senses import usual_of
 from failsight.monitor.thresholds import Thresholds, fit_thresholds
 from failsight.monitor.trigger import Trigger, TriggerRule, episode_statistic
 from failsight.predictors.dataset import (
@@ -167,6 +168,7 @@ def fit_with(
         run.meta.signals,
         probability,
         band,
+        usual_of([s.signals for s in split.train]),
     )
     return LogFitted(
         predictor=predictor,

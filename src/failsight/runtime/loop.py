@@ -140,6 +140,7 @@ class Loop:
             cursor=cursor,
             replan=replan,
             time_s=self.robot.time_s,
+            executed=self._last if self._step else None,
         )
         verdict = SILENT
         if self.monitor is not None:

@@ -17,6 +17,7 @@ from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Event, Observation, PolicyOutput, Task
 from failsight.monitor.monitor import RiskMonitor
+from failsight.monitor.senses import Senses
 from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import TriggerRule
 from failsight.signals.bank import SignalBank
@@ -36,7 +37,9 @@ HORIZON = 30
 
 def make_monitor(predictor: Predictor, rule: TriggerRule, threshold: float) -> RiskMonitor:
     """A monitor of the point policy."""
-    return RiskMonitor(predictor, SignalBank(ACTIONS, OBSERVATIONS), rule, Thresholds.fixed(threshold))
+    bank = SignalBank(ACTIONS, OBSERVATIONS)
+    senses = Senses(bank.names, ACTIONS)
+    return RiskMonitor(predictor, bank, rule, Thresholds.fixed(threshold), senses=senses)
 
 
 class PointSim:
