@@ -1,6 +1,6 @@
-"""One step of the evidence ledger at hidden size 1024, one thread, beside SAFE-LSTM's step in eager torch, same run.
+"""One step of the evidence ledger and of the blend (the default on logs) at hidden size 1024, one thread, beside SAFE-LSTM's step in eager torch, same run.
 
-Both read the same synthetic log (11 signals, hidden 1024) and return one score. SAFE-LSTM (LSTM 256, linear) runs as a
+All read the same synthetic log (11 signals, hidden 1024) and return one score. SAFE-LSTM (LSTM 256, linear) runs as a
 cell. hot: steps back to back; paced: one every 10 ms, so that caches cool as they do on a robot.
 """
 
@@ -14,12 +14,15 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import numpy as np
 import torch
 
+from failsight.core.specs import Access, SignalColumn
 from failsight.predictors.dataset import LabelledSequence
-from failsight.predictors.fit_ledger import fit_ledger
+from failsight.predictors.detector import FitData
+from failsight.predictors.detectors import DETECTORS
 from failsight.predictors.hazard import SURVIVES, UNKNOWN
 
 HIDDEN, SIGNALS, STEPS = 1024, 11, 50
 NAMES = ["chunk_mse", *(f"s{i}" for i in range(1, SIGNALS))]
+COLUMNS = tuple(SignalColumn(name=name, unit="1", access=Access.ACTIONS) for name in NAMES)
 
 
 class TorchSafeLstm:
@@ -80,17 +83,20 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     train = list(episodes())
-    began = time.perf_counter()
-    detectors = {"ledger": fit_ledger(train, NAMES), "torch": TorchSafeLstm()}
-    print(f"fit of the ledger on {len(train)} episodes: {time.perf_counter() - began:.2f} s")
+    detectors = {"torch": TorchSafeLstm()}
+    for name in ("ledger", "blend"):
+        began = time.perf_counter()
+        detectors[name] = DETECTORS[name].fit(FitData(train, COLUMNS, 0))
+        print(f"fit of the {name} on {len(train)} episodes: {time.perf_counter() - began:.2f} s")
     for label, pause in (("hot", 0.0), ("paced 100 Hz", 0.01)):
         times = measure(detectors, train, arguments.steps, pause)
         p50 = {name: np.percentile(values, 50) for name, values in times.items()}
         p99 = {name: np.percentile(values, 99) for name, values in times.items()}
-        print(
-            f"{label:13} ledger p50 {p50['ledger']:.0f} us, p99 {p99['ledger']:.0f} us; SAFE-LSTM in torch p50 "
-            f"{p50['torch']:.0f} us; ratio {p50['ledger'] / p50['torch']:.2f}"
-        )
+        for name in ("ledger", "blend"):
+            print(
+                f"{label:13} {name:6} p50 {p50[name]:.0f} us, p99 {p99[name]:.0f} us; SAFE-LSTM in torch p50 "
+                f"{p50['torch']:.0f} us; ratio {p50[name] / p50['torch']:.2f}"
+            )
 
 
 if __name__ == "__main__":

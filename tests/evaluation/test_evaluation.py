@@ -71,6 +71,12 @@ def test_a_missed_failure_has_lead_zero():
     assert detection.recall(episodes).value == 0.5
 
 
+def test_an_alarm_after_the_onset_is_not_before_it():
+    """Onset at 60: alarms at 40 and 60 are in time, at 61 and 90 too late, and a missed failure never is: 2 of 5."""
+    episodes = [scored(i, True, 0.9, trigger=at) for i, at in enumerate((40, 60, 61, 90, None))]
+    assert detection.before_onset(episodes).value == pytest.approx(2 / 5)
+
+
 def test_types_are_scored_over_the_types_that_occur():
     episodes = [scored(i, True, 0.9, kind=i % 2) for i in range(10)]
     result = detection.type_scores(episodes, "t")

@@ -108,6 +108,14 @@ def test_the_alarm_table_counts_missed_failures_as_no_lead():
     assert precision_at(np.array([3.0, 2.0, 1.0]), np.array([True, False, True]), 2).value == 0.5
 
 
+def test_caught_by_half_length_is_before_half_of_its_own_length():
+    """Of 10 steps: alarms at 4 count, at 5 and 9 do not; of 20 steps 9 counts. 2 of 5 (one is missed)."""
+    alarms = [Alarm(True, 10, 4), Alarm(True, 10, 5), Alarm(True, 10, 9), Alarm(True, 20, 9), Alarm(True, 10, None)]
+    table = alarm_table(alarms, rate_hz=1.0)
+    assert table["recall_half"]["value"] == pytest.approx(2 / 5)
+    assert table["recall"]["value"] == pytest.approx(4 / 5)
+
+
 def test_calibration_error_of_true_probabilities_is_what_a_perfect_model_reads():
     rng = np.random.default_rng(0)
     p = rng.random(2000)

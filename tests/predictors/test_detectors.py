@@ -9,15 +9,16 @@ from conftest import LOG_COLUMNS, LOG_NAMES, log_sequences
 from failsight.core.errors import BundleError, UnknownNameError
 from failsight.evaluation.detection import within_auc
 from failsight.evaluation.judging import trace
+from failsight.predictors.blend import BlendPredictor
 from failsight.predictors.dataset import permute_labels
 from failsight.predictors.detector import FitData
-from failsight.predictors.detectors import CONTROLS, DETECTORS, find_detector
+from failsight.predictors.detectors import BLEND, CONTROLS, DETECTORS, find_detector
 from failsight.predictors.evidence import RunningEvidence
 from failsight.predictors.fit_ledger import LedgerOptions, fit_ledger, shared_weights
 from failsight.predictors.ledger import LedgerPredictor
 from failsight.predictors.scalars import ScalarPredictor, find_columns
 from failsight.predictors.stepscale import fit_step_scale, task_offsets
-from failsight.predictors.transforms import pad, positive_columns
+from failsight.predictors.transforms import log_positive, pad, positive_columns
 
 TRAIN = log_sequences(count=40)
 LARGE = log_sequences(count=210, seed=4)
@@ -142,6 +143,48 @@ def test_an_entry_beyond_float16_is_as_if_it_were_left_out(name):
         assert trace(beside, b) == pytest.approx(trace(without, a), abs=2e-3)
 
 
+def test_the_blend_by_hand():
+    """Running mean of raw values 1, 3 with mean 1 and spread 0.5: 0, then (2 - 1) / 0.5 = 2; one member, so nothing shrinks.
+    Two such members: 2 * 2 / sqrt(2).
+    """
+    scalar = {"columns": np.array([0]), "log": np.array([False]), "usual": np.array([0.0]), "scale": np.array([1.0])}
+    one = {**{f"running_mean/{k}": v for k, v in scalar.items()}, "scale.running_mean": np.array([1.0, 0.5])}
+    predictor = BlendPredictor(one)
+    scores = [predictor.update(np.array([value], np.float32), None).evidence for value in (1.0, 3.0)]
+    assert scores == pytest.approx([0.0, 2.0])
+    assert predictor.shown == pytest.approx({"running_mean": 2.0})
+    with pytest.raises(BundleError, match="no member"):
+        BlendPredictor(scalar)
+
+
+def test_the_blend_adds_up_over_the_root_of_its_members():
+    blend = fitted("blend")
+    assert tuple(blend.members) == ("running_mean", "ledger", "hazard")
+    raw = {m: trace(blend.members[m], TEST[0]) for m in blend.members}
+    raw["hazard"] = np.log(raw["hazard"] / (1 - raw["hazard"]))
+    scaled = [(raw[m] - blend.arrays[f"scale.{m}"][0]) / blend.arrays[f"scale.{m}"][1] for m in raw]
+    assert trace(blend, TEST[0]) == pytest.approx(sum(scaled) / np.sqrt(3), abs=1e-6)
+
+
+def test_the_blend_standardises_on_successes_nobody_was_fitted_on():
+    """Mean and spread of each member over all steps of the successes that were held out are 0 and 1."""
+    blend = DETECTORS["blend"].fit(FitData(TRAIN, LOG_COLUMNS, 0, TEST[:12]))
+    good = [s for s in TEST[:12] if not s.failed]
+    for member, predictor in blend.members.items():
+        raw = np.concatenate([trace(predictor, s) for s in good])
+        raw = np.log(raw / (1 - raw)) if member == "hazard" else raw
+        assert blend.arrays[f"scale.{member}"] == pytest.approx([raw.mean(), raw.std()])
+        alone = DETECTORS[BLEND[member]].fit(FitData(TRAIN, LOG_COLUMNS, 0))
+        assert all(np.array_equal(alone.arrays[k], predictor.arrays[k]) for k in alone.arrays)
+
+
+def test_without_torch_running_mean_and_ledger_remain(monkeypatch):
+    monkeypatch.setattr("failsight.predictors.detector.find_spec", lambda name: None)
+    blend = DETECTORS["blend"].fit(FitData(TRAIN, LOG_COLUMNS, 0))
+    assert tuple(blend.members) == ("running_mean", "ledger")
+    assert "torch" in DETECTORS["hazard_ensemble"].lacks(FitData(TRAIN, LOG_COLUMNS, 0))
+
+
 def test_a_missing_value_of_a_scalar_counts_as_the_usual_one():
     """By hand: columns not positive, mean 2, spread 1; steps 3, inf, 3 give 1, (1 + 0) / 2, (1 + 0 + 1) / 3."""
     arrays = {"columns": np.array([0]), "log": np.array([False]), "usual": np.array([2.0]), "scale": np.array([1.0])}
@@ -228,6 +271,14 @@ def test_an_episode_does_not_explain_itself_away():
 def test_positive_columns_are_found_from_the_data():
     raw = pad([np.array([[0.1, -1, 2], [0.5, 1, 3], [9.0, 0, 0]], np.float32)])
     assert positive_columns(raw).tolist() == [True, False, False]
+
+
+def test_a_column_that_is_ever_negative_keeps_its_sign():
+    """Its logarithm would throw away every value below 0; whole numbers are counts."""
+    raw = pad([np.array([[-0.5, 0.0, 1.0], [1.2, 0.25, 2.0], [0.3, 0.5, 4.0]], np.float32)])
+    assert positive_columns(raw).tolist() == [False, True, False]
+    assert log_positive(raw[0], positive_columns(raw))[:, 0] == pytest.approx([-0.5, 1.2, 0.3])
+    assert log_positive(raw[0], positive_columns(raw))[1, 1] == pytest.approx(np.log(0.2501))
 
 
 def test_the_terms_add_up_to_the_evidence():

@@ -111,6 +111,17 @@ def test_phases_weigh_the_same():
     assert weights[0].sum() == pytest.approx(weights[1].sum())
 
 
+def test_a_phase_with_fewer_steps_weighs_as_much():
+    """By hand: of a failure's thirds 1, 3 and 3 steps count (the first two are skipped), of a success's 9 steps all: each
+    third weighs 3, so the lone early step weighs 3 and the others 1.
+    """
+    mask = np.ones((2, 9), np.float32)
+    mask[0, :2] = 0
+    weights = _phases(mask, np.array([1.0, 0.0]), np.array([9, 9]))
+    assert weights[0] == pytest.approx([0, 0, 3, 1, 1, 1, 1, 1, 1])
+    assert weights[1] == pytest.approx(np.ones(9))
+
+
 @pytest.mark.parametrize("kind", [GruTd, SafeMlp, SafeLstm, ActProbe, MistMlp])
 def test_the_numpy_step_equals_torch_on_padded_batches(kind):
     """One episode alone in NumPy and all of them padded in one torch batch give the same scores."""

@@ -42,6 +42,9 @@ def make_summary():
         for metric in ("auc", "within_task_auc", "within_perturbation_auc", "within_task_and_perturbation_auc")
         for share in ("25", "50")
     }
+    for share in ("25", "50"):
+        shown_ = {"shown": True, "sentence": "90.0 [85.0, 95.0], ahead of clock by +40.0", "over": {}}
+        detection[f"claims_{share}"] = {n: dict(shown_) for n in ("pooled", "within_task", "within_perturbation")}
     reliability = {"ece": 0.04, "brier": 0.1, "n": 40, "bins": [{"predicted": 0.2, "observed": e(0.25, 0.1, 0.4)}]}
     types = {k: {"precision": 0.5, "recall": 0.5, "f1": 0.5, "n": 4} for k in ("collision", "drop", "miss", "timeout")}
     names = ("none", "safe_stop", "slow", "retry", "placebo", "takeover", "ladder_auto", "ladder")
@@ -108,8 +111,15 @@ def test_a_good_result_is_shown_and_a_null_result_is_not():
 @pytest.mark.parametrize(
     ("change", "title"),
     [
-        (lambda s: s["detection"]["auc_50"].update(task_prior=e(0.88)), "Failures are seen coming"),
-        (lambda s: s["detection"]["within_task_auc_50"].update(low=0.49), "... and not by knowing which task is hard"),
+        (lambda s: s["detection"]["claims_50"]["pooled"].update(shown=False), "Failures are seen coming"),
+        (
+            lambda s: s["detection"]["claims_50"]["within_task"].update(shown=False),
+            "... and not by knowing which task is hard",
+        ),
+        (
+            lambda s: s["detection"]["claims_50"]["within_perturbation"].update(shown=False),
+            "... nor by knowing what was disturbed",
+        ),
         (lambda s: s["false_alarm_rate"].update(low=0.12), "The promised false-alarm rate is kept"),
         (lambda s: s["arms"]["placebo"].update(success_change=e(0.15)), "The ladder with a person prevents failures"),
         (
@@ -121,7 +131,7 @@ def test_a_good_result_is_shown_and_a_null_result_is_not():
             lambda s: s["arms"]["ladder_auto"].update(success_change=e(-0.1, -0.2, 0.0)),
             "Without a person the ladder does no harm",
         ),
-        (lambda s: s["detection"]["auc_50"].update(low=None), "Failures are seen coming"),
+        (lambda s: s["detection"].pop("claims_50"), "Failures are seen coming"),
     ],
 )
 def test_each_claim_can_fail(change, title):

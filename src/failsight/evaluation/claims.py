@@ -57,6 +57,11 @@ def is_shown(gaps: Iterable[Mapping[str, Any] | None]) -> bool:
     )
 
 
+def differs(estimate: Estimate) -> bool:
+    """Whether a paired difference lies on one side of 0 beyond its interval."""
+    return bool(estimate.low > 0 or estimate.high < 0)
+
+
 def figure(sets: Sequence[Ranking], boots: Bootstraps, within: bool) -> dict[str, Any]:
     """AUC in points with both intervals and the numbers of episodes; `left_out` with too few of either outcome."""
     by_episode, by_task = (auc_estimate(sets, weights, within).as_dict() for weights in boots)

@@ -23,6 +23,7 @@ from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
 from failsight.monitor.monitor import RiskMonitor
 from failsight.predictors.detectors import DETECTORS
+from failsight.recipes.bundle_metrics import read_metrics
 from failsight.recipes.log_fitting import LogFitOptions, first_trigger, judged_by, read_data
 from failsight.recipes.log_judging import JUDGED, judge_log, judged_at
 
@@ -58,7 +59,17 @@ def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:
             )
         )
     rows = bundle_rows(scored, monitor, run.episodes[0].horizon)
+    kept = read_metrics(bundle)
+    if kept is not None:
+        rows.append(("when it was fitted", f"judged on {kept['judged_on']}: {_kept(kept['figures'])}"))
     return rows + _type_rows(scored, run.meta.action_spec.rate_hz)
+
+
+def _kept(figures: Mapping[str, Any]) -> str:
+    """The headline of a log, or the figure at half the horizon of an own run."""
+    if "headline" in figures:
+        return str(figures["headline"]["sentence"])
+    return f"AUC at 50 % of the horizon {_cell(figures.get('50', {}).get('auc'), 3)}"
 
 
 def bundle_rows(scored: Sequence[Scored], monitor: RiskMonitor, horizon: int) -> list[tuple[str, str]]:

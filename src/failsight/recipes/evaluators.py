@@ -16,6 +16,7 @@ import numpy as np
 from failsight.core.errors import UnknownNameError
 from failsight.core.specs import require_equal
 from failsight.core.types import EpisodeKey
+from failsight.evaluation.claims import differs
 from failsight.evaluation.intervals import Estimate, bootstrap
 from failsight.policies.vla.design import VLAConfig
 from failsight.recipes.adapters import make_sim
@@ -107,7 +108,7 @@ def compare_cases(first: Path, second: Path) -> str:
     a, b = (json.loads((folder / "drives.json").read_text()) for folder in (first, second))
     values = np.array([float(x["success"]) - float(y["success"]) for x, y in zip(a, b, strict=True)])
     difference: Estimate = bootstrap(lambda rows: float(values[rows].mean()), [x["task"] for x in a], ("a/b",))
-    verdict = "a difference is shown" if difference.low > 0 or difference.high < 0 else "no difference is shown"
+    verdict = "a difference is shown" if differs(difference) else "no difference is shown"
     return f"Success of a minus b, same episodes: {text_of(difference)} (n={difference.n}); {verdict}."
 
 

@@ -25,6 +25,7 @@ from failsight.predictors.dataset import FitSplit, LabelledSequence, build_seque
 from failsight.predictors.fit_mlp import fit_mlp
 from failsight.predictors.fit_recurrent import RecurrentOptions, fit_recurrent, merge_members
 from failsight.predictors.recurrent import RecurrentPredictor
+from failsight.recipes.bundle_metrics import held_out_metrics, save_metrics
 from failsight.runtime.pool import run_pool
 
 DEFAULT = "recurrent"
@@ -93,6 +94,8 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
         {"run": str(run.root.name), "episodes": len(sequences), "seed": options.seed, "versions": run.meta.versions},
         usual=usual_of([s.signals for s in split.train]),
     )
+    figures = held_out_metrics(scored, run.episodes[0].horizon)
+    save_metrics(bundle, f"{len(scored)} calibration episodes of {run.root.name}, which nothing was fitted on", figures)
     return Fitted(
         predictors=predictors,
         rules=rules,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from failsight.core.types import EpisodeKey
+from failsight.evaluation.claims import differs
 from failsight.evaluation.intervals import Estimate, bootstrap
 from failsight.evaluation.paired import mcnemar
 from failsight.policies.vla.design import BackboneConfig, HeadConfig, HeadKind, HistoryConfig, HistoryKind
@@ -168,7 +169,7 @@ def _summarise(
         if {first, second} <= names:
             estimate, p = paired_difference(drives[first], drives[second], ("lattice", first, second))
             study.figure(f"{first}_minus_{second}", estimate)
-            shown = estimate.low > 0 or estimate.high < 0
+            shown = differs(estimate)
             study.claim(f"{first} and {second} differ in success", shown, f"{text_of(estimate)}, McNemar p {p:.3f}")
             differences.append([f"{first} minus {second}", text_of(estimate), f"{p:.3f}"])
     study.table(

@@ -42,8 +42,9 @@ from failsight.predictors.dataset import (
 )
 from failsight.predictors.detector import Detector, FitData
 from failsight.predictors.detectors import DETECTORS, find_detector, titles
+from failsight.recipes.bundle_metrics import drop_metrics, save_metrics
 from failsight.recipes.collecting import commit, versions
-from failsight.recipes.log_judging import JUDGED, describe, headlines, judge_log, judged_at
+from failsight.recipes.log_judging import HEADLINES, JUDGED, describe, headlines, judge_log, judged_at
 from failsight.recipes.log_thresholds import provisional_threshold
 
 LOG_RULE = TriggerRule(needed=1, window=1, release_steps=1)
@@ -68,6 +69,7 @@ class LogFitOptions:
 class LogFitted:
     """What a fit leaves."""
 
+    bundle: Path
     predictor: Predictor
     probability: ProbabilityMap
     thresholds: Thresholds
@@ -170,7 +172,9 @@ def fit_with(
         band,
         usual_of([s.signals for s in split.train]),
     )
+    drop_metrics(bundle)
     return LogFitted(
+        bundle=bundle,
         predictor=predictor,
         probability=probability,
         thresholds=thresholds,
@@ -251,6 +255,8 @@ def summarise_log(
         "importance": _importance(fitted),
     }
     write_text_atomic(run.root / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+    heads = {key: summary[key] for key in HEADLINES if key in summary}
+    save_metrics(fitted.bundle, f"five folds of {run.root.name}", {**table[options.detector], **heads})
 
 
 def _calibration(fitted: LogFitted) -> dict[str, Any]:

@@ -91,13 +91,14 @@ def _judge_folds(
     return [judge(data, entry, split, k) for k, split in enumerate(folds)]
 
 
-_HEADLINES = {"headline": "seen", "headline_within": "seen_within", "headline_condition": "seen_within_condition"}
+HEADLINES = {"headline": "seen", "headline_within": "seen_within", "headline_condition": "seen_within_condition"}
+"""Key of a summary -> view behind it."""
 
 
 def headlines(claims: Mapping[str, Any], moment: str) -> dict[str, Any]:
     """The claims a report opens with: pooled, within tasks, and within conditions where they are known."""
     nothing = {"shown": False, "sentence": "no data: not shown", "over": {}}
-    wanted = {k: v for k, v in _HEADLINES.items() if v in claims or k != "headline_condition"}
+    wanted = {k: v for k, v in HEADLINES.items() if v in claims or k != "headline_condition"}
     return {key: {"metric": f"running.{moment}.{view}", **claims.get(view, nothing)} for key, view in wanted.items()}
 
 

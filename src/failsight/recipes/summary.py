@@ -14,13 +14,16 @@ import numpy as np
 from failsight.core.types import FAILURE_TYPES, Outcome, Task
 from failsight.episodes.run import Run
 from failsight.evaluation import detection
+from failsight.evaluation.claims import CONTROL_ROWS
 from failsight.evaluation.detection import Scored
 from failsight.evaluation.failure_types import type_rows
 from failsight.evaluation.intervals import Estimate, mean_of_fits, proportion
 from failsight.evaluation.paired import compare
+from failsight.evaluation.run_claims import Group, constant_rows, precision_table, run_claim
 from failsight.evaluation.scoring import score_all
 from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
+from failsight.predictors.baselines import group_rates
 from failsight.predictors.dataset import LabelledSequence, build_sequences
 from failsight.recipes.arms import aa_flips, gate_from, paired
 from failsight.recipes.collecting import commit, versions
@@ -93,13 +96,16 @@ def _detection(
     permuted = [score_all(sequences, p, result.config.fit.rule, float("inf")) for p in result.fitted.permuted]
     for label, share in SHARES.items():
         step = int(share * horizon)
-        rows = {name: detection.auc_table(episodes, step, name) for name, episodes in scored.items()}
+        judged = {**scored, **_condition_prior(result, scored[DEFAULT])}
+        rows = {name: detection.auc_table(episodes, step, name) for name, episodes in judged.items()}
         rows["permuted"] = _permuted_row(permuted, step)
         for metric in rows[DEFAULT]:
             table[f"{metric}_{label}"] = {
                 **rows[DEFAULT][metric].as_dict(),
                 **{name: row[metric].as_dict() for name, row in rows.items() if name != DEFAULT},
             }
+        table[f"precision_{label}"] = {name: precision_table(episodes, step) for name, episodes in judged.items()}
+        table[f"claims_{label}"] = _claims(judged, step)
         table[f"reliability_{label}"] = detection.reliability(scored[DEFAULT], step)
     table["alarms"] = {
         name: {
@@ -115,6 +121,24 @@ def _detection(
         for name, estimate in detection.dimension_auc(scored[DEFAULT], result.test_run.meta.action_spec.names).items()
     }
     return table
+
+
+def _condition_prior(result: ExperimentResult, episodes: Sequence[Scored]) -> dict[str, list[Scored]]:
+    """The control that knows only the perturbation: its failure rate among the episodes fitted on; empty without any."""
+    train = result.fitted.split.train
+    rates = group_rates(np.array([s.condition for s in train]), np.array([s.failed for s in train]))
+    return (
+        {"condition_prior": constant_rows(episodes, lambda e: rates.of(e.condition))} if len(rates.groups) > 1 else {}
+    )
+
+
+def _claims(judged: dict[str, list[Scored]], step: int) -> dict[str, Any]:
+    """What is shown at a step, pooled, within tasks and within perturbations: paired against every control row."""
+    controls = {name: judged[name] for name in CONTROL_ROWS if name in judged}
+    groups: dict[str, Group] = {"pooled": "", "within_task": "task"}
+    if "condition_prior" in controls:
+        groups["within_perturbation"] = "condition"
+    return {n: run_claim(judged[DEFAULT], controls, step, group, "experiment") for n, group in groups.items()}
 
 
 def _permuted_row(permuted: Sequence[list[Scored]], step: int) -> dict[str, Estimate]:

@@ -27,12 +27,13 @@ ARM_MEANING = {
     "ladder_auto": "rungs that earned their place, no person",
     "ladder": "rungs that earned their place, then a person",
 }
-ROWS = ("recurrent", "salus_mlp", "clock", "task_prior", "permuted")
+ROWS = ("recurrent", "salus_mlp", "clock", "task_prior", "condition_prior", "permuted")
 ROW_MEANING = {
     "recurrent": "recurrent ensemble, hidden state + signals (default)",
     "salus_mlp": "6-64-64-4 network, six uncertainty signals",
     "clock": "elapsed time only",
     "task_prior": "failure rate of the task only",
+    "condition_prior": "failure rate of the perturbation only",
     "permuted": "recurrent on permuted labels (control)",
 }
 

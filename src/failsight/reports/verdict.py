@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from failsight.evaluation.claims import is_shown
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
@@ -21,6 +23,7 @@ def claims(summary: Mapping[str, Any]) -> list[Claim]:
     return [
         _prediction(summary),
         _within_task(summary),
+        *_within_perturbation(summary),
         _false_alarms(summary),
         *(_arm(summary, name) for name in ("slow", "retry")),
         _ladder(summary),
@@ -30,30 +33,53 @@ def claims(summary: Mapping[str, Any]) -> list[Claim]:
     ]
 
 
-def _above(estimate: Mapping[str, Any], bar: float | None) -> bool:
-    return estimate["low"] is not None and bar is not None and estimate["low"] > bar
+def _above(estimate: Mapping[str, Any], bar: float = 0.0) -> bool:
+    """By the one rule of `evaluation.claims`: the interval of a difference lies above the bar."""
+    low = None if estimate["low"] is None else estimate["low"] - bar
+    return is_shown([{"low": low}])
+
+
+_OLD = {"shown": False, "sentence": "not compared with the controls (this summary was made by an older version)"}
 
 
 def _prediction(summary: Mapping[str, Any]) -> Claim:
-    row = summary["detection"]["auc_50"]
-    prior, clock = row["task_prior"]["value"], row["clock"]["value"]
-    shown = _above(row, prior) and _above(row, clock)
+    row, claim = summary["detection"]["auc_50"], _paired(summary, "pooled")
     return Claim(
         title="Failures are seen coming",
-        shown=shown,
-        sentence=f"At half the horizon the predictor ranks a failing above a succeeding episode with probability "
-        f"{number(row)}; knowing only the task gives {point(prior)}, knowing only the time {point(clock)}.",
+        shown=claim["shown"],
+        sentence=f"At half the horizon, among episodes still running, the predictor ranks a failing above a succeeding "
+        f"episode with probability {number(row)}; in points: {claim['sentence']}.",
     )
 
 
 def _within_task(summary: Mapping[str, Any]) -> Claim:
-    row = summary["detection"]["within_task_auc_50"]
+    row, claim = summary["detection"]["within_task_auc_50"], _paired(summary, "within_task")
     return Claim(
         title="... and not by knowing which task is hard",
-        shown=_above(row, 0.5),
+        shown=claim["shown"],
         sentence=f"Comparing only episodes of the same task, that probability is {number(row)} "
-        f"(chance 0.50; permuted labels {number(row['permuted'])}).",
+        f"(permuted labels {number(row['permuted'])}); in points: {claim['sentence']}.",
     )
+
+
+def _within_perturbation(summary: Mapping[str, Any]) -> list[Claim]:
+    """Nothing where perturbations are not known."""
+    if "within_perturbation" not in summary["detection"].get("claims_50", {}):
+        return []
+    row, claim = summary["detection"]["within_perturbation_auc_50"], _paired(summary, "within_perturbation")
+    return [
+        Claim(
+            title="... nor by knowing what was disturbed",
+            shown=claim["shown"],
+            sentence=f"Comparing only episodes under the same perturbation, that probability is {number(row)}; "
+            f"in points: {claim['sentence']}.",
+        )
+    ]
+
+
+def _paired(summary: Mapping[str, Any], group: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = summary["detection"].get("claims_50", {}).get(group, _OLD)
+    return found
 
 
 def _false_alarms(summary: Mapping[str, Any]) -> Claim:
@@ -86,7 +112,9 @@ def _arm(summary: Mapping[str, Any], name: str) -> Claim:
 
 def _ladder(summary: Mapping[str, Any]) -> Claim:
     arm, placebo = summary["arms"]["ladder"], summary["arms"]["placebo"]
-    shown = _above(arm["failure_reduction"], 0.0) and _above(arm["success_change"], placebo["success_change"]["value"])
+    shown = _above(arm["failure_reduction"], 0.0) and _above(
+        arm["success_change"], placebo["success_change"]["value"] or 0.0
+    )
     return Claim(
         title="The ladder with a person prevents failures",
         shown=shown,
