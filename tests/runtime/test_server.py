@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from failsight.core.errors import EpisodeDataError, FailsightError
-from failsight.core.types import EpisodeKey
+from failsight.core.types import EpisodeKey, Task
 from failsight.core.wire import pack, unpack
 from failsight.policies.remote.policy import RemotePolicy
+from failsight.recipes.adapters import make_policy
 from failsight.recipes.serving import key_table, outcome_table
 from failsight.runtime import server as server_module
 from failsight.runtime.loop import Loop, run_episode
+from failsight.testing.checks import WORDINGS, make_observations
 from failsight.testing.fakes import ACTIONS, OBSERVATIONS, PointPolicy, PointSim
 
 KEYS = {"agent": "observation/image"}
@@ -152,7 +155,7 @@ def test_tables_and_keys_from_people(tmp_path):
         ("hello", "binary msgpack, not text"),
         (b"\xc1", "not whole msgpack"),
         (pack({"outcome": "success"}), "no episode is running"),
-        (pack(observation(prompt="a\nTraceback\x1b[31m", step=-1)), "step: expected"),
+        (pack(observation(prompt="a\nTraceback", step="\x1b[31m")), "step: expected"),
         (pack({"Traceback\n\x1b[2J" * 50: 1, "prompt": "go"}), "has no"),
     ],
 )
@@ -500,3 +503,26 @@ def test_a_server_that_takes_nothing_is_given_up(monkeypatch):
 def test_addresses_that_are_none(url):
     with pytest.raises(FailsightError, match="failsight serve CHECKPOINT"):
         RemotePolicy(url)
+
+
+def test_clients_in_turns_get_what_the_same_policy_says_alone_to_the_bit():
+    policy, local = make_policy("tabletop-weak"), make_policy("tabletop-weak")
+    task = Task(id="t", suite="s", instruction="", horizon=100)
+    episodes = [
+        (replace(task, instruction=text), EpisodeKey(seed=i, task="t", episode=0)) for i, text in enumerate(WORDINGS)
+    ]
+    seen = [make_observations(policy.observation_spec, 3, seed) for seed in range(3)]
+    alone = []
+    for (given, key), observations in zip(episodes, seen, strict=True):
+        local.reset(given, key)
+        alone.append([local.infer(o, 5 * t).chunk for t, o in enumerate(observations)])
+    server = Running(policy)
+    clients = [RemotePolicy(server.url) for _ in episodes]
+    for client, (given, key) in zip(clients, episodes, strict=True):
+        client.reset(given, key)
+    for t in range(3):
+        for client, observations, expected in zip(clients, seen, alone, strict=True):
+            np.testing.assert_array_equal(client.infer(observations[t], 5 * t).chunk, expected[t])
+    for client in clients:
+        client.close()
+    server.stop()

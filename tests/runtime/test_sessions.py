@@ -115,6 +115,7 @@ def test_a_new_prompt_re_instructs_or_begins_an_episode():
         ({"prompt": ["go"]}, "prompt: expected text"),
         ({"prompt": "x" * 1001}, "1001 characters"),
         ({"prompt": "a\0b"}, "broken character"),
+        ({"prompt": "clear \x1b[2J"}, "control characters"),
         ({"prompt": "half \ud800"}, "broken character"),
         ({"reset": "false"}, "reset: expected true or false"),
         ({"reset": 2}, "reset: expected true or false"),

@@ -31,8 +31,11 @@ def unpack_state(state: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
     """Inverse of `pack_state`. Raises EpisodeDataError when the bytes are not a whole saved state."""
     if state[:4] != _MAGIC:
         raise EpisodeDataError("These bytes are not a saved state of failsight.")
-    (length,) = struct.unpack("<I", state[4:8])
-    header = json.loads(state[8 : 8 + length])
+    try:
+        (length,) = struct.unpack("<I", state[4:8])
+        header = json.loads(state[8 : 8 + length])
+    except (ValueError, struct.error) as error:
+        raise EpisodeDataError(f"The saved state ends inside its header ({error}); it was truncated.") from error
     arrays, at = {}, 8 + length
     for name, dtype, shape in header["arrays"]:
         count = int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from failsight.core.errors import FailsightError
+from failsight.core.foreign import one_line
 from failsight.evaluation.intervals import proportion
 from failsight.recipes.adapters import make_policy
 from failsight.recipes.evaluators import chains
@@ -70,7 +71,7 @@ def outcome_table(path: Path, chain: int) -> Table:
     table: list[tuple[str, ...]] = []
     for prompt in sorted({prompt for prompt, _ in known}):
         good = [success for text, success in known if text == prompt]
-        table.append((prompt, text_of(proportion(sum(good), len(good))), str(len(good))))
+        table.append((one_line(prompt), text_of(proportion(sum(good), len(good))), str(len(good))))
     good = [success for _, success in known]
     table.append(("all", text_of(proportion(sum(good), len(good))), f"{len(good)} ({unknown} unknown)"))
     return ("instruction", "success", "episodes"), table

@@ -159,7 +159,10 @@ def read_executed(session: Session, message: Mapping[str, Any]) -> int:
 def _read_prompt(value: Any) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise EpisodeDataError("The first observation of an episode needs a 'prompt'.")
-    return read_text(value, "prompt", PROMPT_LIMIT)
+    text = read_text(value, "prompt", PROMPT_LIMIT)
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text.replace("\n", " ").replace("\t", " ")):
+        raise EpisodeDataError("prompt: the text holds control characters; send plain words.")
+    return text
 
 
 def _place(session: Session, message: Mapping[str, Any], prompt: str) -> tuple[bool, int]:

@@ -66,7 +66,7 @@ class RemotePolicy:
             metadata.get("observation_spec"), f"{url} observation_spec"
         )
         self.execute = read_count(execute or metadata.get("execute", 1), f"{url} execute", 1, 10_000)
-        self.fingerprint = read_text(metadata.get("policy", url), f"{url} policy", 1000)
+        self.fingerprint = one_line(read_text(metadata.get("policy", url), f"{url} policy", 1000))
         self._fields = _known_fields(metadata)
 
     def _connect(self) -> dict[str, Any]:
