@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from failsight.core.rng import keyed_rng
+from failsight.core.timing import steps_in
 from failsight.core.types import FAILURE_TYPES, Array
 from failsight.evaluation.detection import Scored, type_scores
 from failsight.evaluation.intervals import Estimate, bootstrap
 
-LEAD = 20
-"""Steps before the onset at which the type is asked a second time."""
+LEAD_S = 1.0
+"""Time before the onset at which the type is asked a second time: 20 steps on the tabletop."""
 CLASSES = (*FAILURE_TYPES, "none")
 NONE = len(FAILURE_TYPES)
 
@@ -82,12 +83,12 @@ def type_figure(episodes: Sequence[Scored], key: str, lead: int = 0) -> TypeFigu
 
 
 def type_rows(episodes: Sequence[Scored], key: str, rate_hz: float) -> dict[str, Any]:
-    """The figure at the onset, with `before_onset` (`LEAD` steps earlier) and `hindsight` beside it: the mean over the
+    """The figure at the onset, with `before_onset` (`LEAD_S` earlier) and `hindsight` beside it: the mean over the
     last steps of episodes that are known to have failed, among the four types, which nobody can act on.
     """
     return {
         **type_figure(episodes, key).as_dict(rate_hz),
-        "before_onset": type_figure(episodes, key, LEAD).as_dict(rate_hz),
+        "before_onset": type_figure(episodes, key, steps_in(LEAD_S, rate_hz)).as_dict(rate_hz),
         "hindsight": type_scores(episodes, key).as_dict(),
     }
 

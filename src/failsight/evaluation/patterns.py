@@ -16,10 +16,9 @@ from failsight.evaluation.detection import auc, within_auc
 from failsight.evaluation.intervals import Estimate, bootstrap
 from failsight.evaluation.judging import trace
 from failsight.predictors.dataset import LabelledSequence
+from failsight.predictors.hazard import SOON
 from failsight.predictors.missing import filled, usual_values
 
-_BEFORE = 20
-"""Steps before the onset that count as what precedes a failure."""
 _DEPTH, _LEAF = 2, 0.02
 
 
@@ -95,7 +94,7 @@ def _steps(sequences: Sequence[LabelledSequence], kind: int | None) -> tuple[Arr
             end = max(1, len(s.signals) // 2)
         y = np.zeros(end, bool)
         if mine:
-            y[0 if s.onset is None else max(0, end - _BEFORE) :] = True
+            y[0 if s.onset is None else max(0, end - s.edges[SOON]) :] = True
         xs.append(s.signals[:end])
         ys.append(y)
     return np.concatenate(xs), np.concatenate(ys)

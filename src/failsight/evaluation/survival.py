@@ -6,7 +6,8 @@ steps; intervals resample whole episodes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +16,18 @@ from failsight.core.types import Array
 from failsight.evaluation.intervals import Estimate
 from failsight.evaluation.ranking import episode_weights, interval
 from failsight.predictors.dataset import LabelledSequence
-from failsight.predictors.hazard import EDGES
+from failsight.predictors.hazard import BINS, EDGES
 
-WINDOWS = EDGES[1:]
-"""Steps ahead at which "lost within so many steps" is judged."""
 EVERY = 5
+
+
+def windows_of(edges: Sequence[int]) -> tuple[int, ...]:
+    """Steps ahead at which "lost within so many steps" is judged: the edges of the hazard's bins."""
+    return tuple(edges[1:BINS])
+
+
+WINDOWS = windows_of(EDGES)
+"""At 20 Hz and a horizon of 160 steps."""
 
 
 class TimeRows(NamedTuple):
@@ -50,10 +58,10 @@ def clock_rows(train: Sequence[LabelledSequence], test: Sequence[LabelledSequenc
     """What the elapsed time alone says: medians and rates among training episodes not yet lost at that step."""
     onset = np.array([np.inf if s.onset is None else s.onset for s in train])
     length = np.array([len(s.signals) for s in train])
-    parts = []
+    parts, windows = [], windows_of(train[0].edges)
     for i, s in enumerate(test):
         steps = kept_steps(s)
-        rows = [_clock_at(t, onset, length) for t in steps]
+        rows = [_clock_at(t, onset, length, windows) for t in steps]
         if rows:
             ahead, within = zip(*rows, strict=True)
             parts.append(
@@ -62,10 +70,10 @@ def clock_rows(train: Sequence[LabelledSequence], test: Sequence[LabelledSequenc
     return join(parts)
 
 
-def _clock_at(t: int, onset: Array, length: Array) -> tuple[float, Array]:
+def _clock_at(t: int, onset: Array, length: Array, windows: Sequence[int]) -> tuple[float, Array]:
     running = (length > t) & (onset > t)
     ahead = onset[running & np.isfinite(onset)] - t
-    rates = [((onset[running] - t <= window).sum() + 0.5) / (running.sum() + 1) for window in WINDOWS]
+    rates = [((onset[running] - t <= window).sum() + 0.5) / (running.sum() + 1) for window in windows]
     return float(np.median(ahead)) if len(ahead) else 0.0, np.array(rates)
 
 
@@ -103,9 +111,9 @@ def _by_episode(pairs: Array, unit: Array, size: int) -> Array:
     return np.asarray(member @ pairs @ member.T)
 
 
-def brier_draws(rows: TimeRows, weights: Array) -> Array:
+def brier_draws(rows: TimeRows, weights: Array, windows: Sequence[int] = WINDOWS) -> Array:
     """(B,) Brier score of "lost within the window", mean over windows and rows."""
-    truth = rows.remaining[:, None] <= np.array(WINDOWS)[None]
+    truth = rows.remaining[:, None] <= np.array(windows)[None]
     error = ((rows.within - truth) ** 2).mean(1)
     per = weights[:, rows.episode]
     return np.asarray((per * error).sum(1) / per.sum(1))
@@ -119,9 +127,20 @@ class Beside(NamedTuple):
     difference: Estimate
 
 
-def beside_clock(model: TimeRows, clock: TimeRows, failed: Sequence[bool], measure: str, key: str) -> Beside:
+def beside_clock(
+    model: TimeRows,
+    clock: TimeRows,
+    failed: Sequence[bool],
+    measure: str,
+    key: str,
+    windows: Sequence[int] = WINDOWS,
+) -> Beside:
     """C-index (`c_index`) or integrated Brier score (`brier`) of both, with intervals by episode."""
-    draw = {"c_index": c_index_draws, "brier": brier_draws}[measure]
+    draws: dict[str, Callable[[TimeRows, Array], Array]] = {
+        "c_index": c_index_draws,
+        "brier": partial(brier_draws, windows=windows),
+    }
+    draw = draws[measure]
     weights = episode_weights([str(f) for f in failed], (key, measure), 300)
     once = np.ones((1, weights.shape[1]), np.float32)
     a, b = float(draw(model, once)[0]), float(draw(clock, once)[0])

@@ -13,6 +13,7 @@ import numpy as np
 
 from failsight.core.contracts import Labels
 from failsight.core.specs import ActionSpec
+from failsight.core.timing import steps_in
 from failsight.core.types import Array, Event
 
 MOVING_M_S = 0.05
@@ -26,7 +27,7 @@ class DriveLabeler:
     name = "events"
 
     def __init__(self, actions: ActionSpec) -> None:
-        self._span = max(1, round(HORIZON_S * actions.rate_hz))
+        self._span = steps_in(HORIZON_S, actions.rate_hz)
 
     def label(self, task: str, states: Array, actions: Array, events: Sequence[Event], success: bool) -> Labels:
         """Labels of one episode; states (T, S) with the velocities of the base first, actions (T, A)."""

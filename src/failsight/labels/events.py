@@ -23,6 +23,7 @@ import numpy as np
 from failsight.core.contracts import Labels
 from failsight.core.harm import CollisionRule
 from failsight.core.specs import ActionSpec
+from failsight.core.timing import steps_in
 from failsight.core.types import Array, Event
 
 
@@ -35,8 +36,8 @@ class LabelThresholds:
     """Below this a release is a re-grasp on the table."""
     lift_height_m: float = 0.015
     """A grasp that rises higher counts as lifted."""
-    horizon_steps: int = 20
-    """Dimension risk looks this far ahead (one second at 20 Hz)."""
+    horizon_s: float = 1.0
+    """Dimension risk looks this far ahead."""
     approach: float = 0.3
     """Share of the contact normal along an action dimension from which that dimension is at risk."""
     progress: float = 0.3
@@ -57,6 +58,7 @@ class EventLabeler:
         """Args: target_of: target object of every task; actions: what the action dimensions mean."""
         self._targets, self._actions = target_of, actions
         self.thresholds = thresholds or LabelThresholds()
+        self._span = steps_in(self.thresholds.horizon_s, actions.rate_hz)
 
     def label(self, task: str, states: Array, actions: Array, events: Sequence[Event], success: bool) -> Labels:
         """Labels of one episode; states (T, S) with x, y, z of the tool first, actions (T, A)."""
@@ -91,7 +93,7 @@ class EventLabeler:
 
     def _stalled(self, states: Array) -> int:
         """Last step from which the tool, over the following second, still got anywhere."""
-        span = self.thresholds.horizon_steps
+        span = self._span
         latest = max(0, len(states) - span - 1)
         position = states[:, :3].astype(np.float64)
         for t in range(latest, 0, -1):
@@ -111,7 +113,7 @@ class EventLabeler:
         risk = np.zeros((len(states), len(self._actions.dimensions)), bool)
         for event in events:
             weights = self._contribution(event, states, actions, target)
-            first = max(0, event.step - self.thresholds.horizon_steps)
+            first = max(0, event.step - self._span)
             risk[first : event.step + 1] |= weights
         return risk
 

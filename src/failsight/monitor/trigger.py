@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from failsight.core.foreign import read_count, read_number
+from failsight.core.timing import REFERENCE_HZ, steps_in
 from failsight.core.types import Array, Risk
 
 _LONGEST = 10_000
@@ -36,6 +37,22 @@ class TriggerRule:
         read_count(self.blind_steps, "trigger, blind_steps", 1, _LONGEST)
         read_number(self.release_ratio, "trigger, release_ratio", 0.0, 1.0)
         read_number(self.imminent_gain, "trigger, imminent_gain", 0.0)
+
+    def at(self, rate_hz: float) -> TriggerRule:
+        """The rule whose ticks, meant at 20 Hz, last as long at another rate; itself where the rate is not known.
+
+        >>> TriggerRule().at(80.0).window
+        20
+        """
+        tick_s = 1 / REFERENCE_HZ
+        window = steps_in(self.window * tick_s, rate_hz)
+        return replace(
+            self,
+            window=window,
+            needed=min(window, steps_in(self.needed * tick_s, rate_hz)),
+            release_steps=steps_in(self.release_steps * tick_s, rate_hz),
+            blind_steps=steps_in(self.blind_steps * tick_s, rate_hz, min(2, self.blind_steps)),
+        )
 
     def score(self, risk: Risk) -> float:
         """Alarm score: the evidence where a predictor keeps it apart; else the larger of p_fail and the weighted chance

@@ -15,7 +15,7 @@ from failsight.core.specs import SignalColumn
 from failsight.core.types import FAILURE_TYPES, Array
 from failsight.episodes.meta import RunMeta
 from failsight.episodes.run import Episode, Run
-from failsight.predictors.hazard import SURVIVES, UNKNOWN, bin_labels
+from failsight.predictors.hazard import EDGES, SURVIVES, UNKNOWN, bin_labels, edges_for
 from failsight.predictors.missing import present
 from failsight.signals.bank import SIGNAL_COLUMNS, replay_signals
 from failsight.signals.sampling import SAMPLING_COLUMNS, SamplingSignals
@@ -41,6 +41,8 @@ class LabelledSequence:
     """(T, A) bool."""
     onset: int | None
     instruction: str = ""
+    edges: tuple[int, ...] = EDGES
+    """Of `bins`, from the run's rate and the longest horizon of its tasks."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "signals", present(self.signals))
@@ -54,6 +56,7 @@ def build_sequences(run: Run, labels: Mapping[int, Labels], sampling: bool = Fal
     `sampling` adds the columns of the published sampling detectors to those of the bank.
     """
     sequences = []
+    edges = edges_for(run.meta.action_spec.rate_hz, max((meta.horizon for meta in run.episodes), default=0))
     for episode in run.read(sorted(labels)):
         label = labels[episode.meta.ticket]
         sequences.append(
@@ -64,10 +67,11 @@ def build_sequences(run: Run, labels: Mapping[int, Labels], sampling: bool = Fal
                 signals=_signals(episode, run.meta, sampling),
                 hidden=episode.hidden,
                 failed=not label.success,
-                bins=bin_labels(label.time_to_failure),
+                bins=bin_labels(label.time_to_failure, edges),
                 kind=-1 if label.failure_type is None else FAILURE_TYPES.index(label.failure_type),
                 dimension=label.dimension,
                 onset=label.onset,
+                edges=edges,
                 instruction=episode.meta.instruction,
             )
         )
@@ -90,6 +94,20 @@ def _signals(episode: Episode, meta: RunMeta, sampling: bool) -> Array:
 def signal_columns(run: Run, sampling: bool = False) -> tuple[SignalColumn, ...]:
     """What the columns of `LabelledSequence.signals` are."""
     return run.meta.signals or SIGNAL_COLUMNS + (SAMPLING_COLUMNS if sampling else ())
+
+
+def shared_edges(sequences: Sequence[LabelledSequence]) -> tuple[int, ...]:
+    """The bins that all sequences with a known onset were labelled with; without any, those of the longest horizon.
+
+    Raises CalibrationError when they are not the same.
+    """
+    found = sorted({s.edges for s in sequences if s.onset is not None})
+    if len(found) > 1:
+        raise CalibrationError(
+            f"These episodes are cut into bins of time at {found[0]} and at {found[1]} steps: their runs have other rates "
+            "or horizons. Fit a hazard model on one of them."
+        )
+    return found[0] if found else max((s.edges for s in sequences), key=lambda edges: edges[-1])
 
 
 class FailureRates(NamedTuple):
@@ -156,7 +174,7 @@ def permute_labels(sequences: Sequence[LabelledSequence], seed: int) -> tuple[La
             bins, onset = np.full(steps, UNKNOWN if source.failed else SURVIVES), None
         else:
             onset = round(source.onset / len(source.signals) * steps)
-            bins = bin_labels(np.maximum(onset - np.arange(steps), 0).astype(float))
+            bins = bin_labels(np.maximum(onset - np.arange(steps), 0).astype(float), sequence.edges)
         rows = np.minimum(np.arange(steps) * len(source.dimension) // steps, len(source.dimension) - 1)
         result.append(
             replace(

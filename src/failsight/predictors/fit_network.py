@@ -17,13 +17,12 @@ from failsight.core.errors import FailsightError
 from failsight.core.types import Array
 from failsight.predictors.dataset import LabelledSequence
 from failsight.predictors.early_stop import Stopping, early_auc, quarter_lengths, set_aside
+from failsight.predictors.hazard import SOON
 from failsight.predictors.inputs import episode_inputs, fit_inputs
 from failsight.predictors.losses import Batch, LossOptions, loss_of
 from failsight.predictors.network import Design, NetworkPredictor
 from failsight.predictors.words import embed
 
-_SOON = 20
-"""Steps before the onset that count as lost, as for the six-signal network."""
 _NECK = 16
 """Numbers an instruction is squeezed into before it starts the cell, as in ActProbe."""
 
@@ -229,7 +228,7 @@ def _tensors(
         x[i, :n], dimension[i, :n] = values[:n], s.dimension[:n]
         mask[i, min(options.skip_first, n - 1) : n] = 1.0
         if s.failed:
-            lost[i, 0 if s.onset is None else max(0, s.onset - _SOON) : n] = 1.0
+            lost[i, 0 if s.onset is None else max(0, s.onset - s.edges[SOON]) : n] = 1.0
     failed = np.array([s.failed for s in train], np.float32)
     if options.loss.phases:
         mask = _phases(mask, failed, lengths)

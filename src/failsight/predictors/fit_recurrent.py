@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from failsight.core.errors import FailsightError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array
-from failsight.predictors.dataset import LabelledSequence
+from failsight.predictors.dataset import LabelledSequence, shared_edges
 from failsight.predictors.features import Whitening
 from failsight.predictors.hazard import BINS, UNKNOWN
 from failsight.predictors.recurrent import RecurrentPredictor
@@ -144,12 +144,12 @@ def fit_recurrent(
     members = [_fit_member(i, data, held_out, options, writer, progress) for i in indices or range(options.members)]
     if writer is not None:
         writer.close()
-    return RecurrentPredictor(_export(members, whitening))
+    return RecurrentPredictor({**_export(members, whitening), "edges": np.array(shared_edges((*train, *validate)))})
 
 
 def merge_members(parts: Sequence[RecurrentPredictor]) -> RecurrentPredictor:
     """One ensemble from members that were fitted apart on the same data."""
-    shared = ("mean", "scale", "signals", "log")
+    shared = ("mean", "scale", "signals", "log", "edges")
     first = parts[0].arrays
     arrays = {name: first[name] for name in shared if name in first}
     arrays |= {n: np.concatenate([part.arrays[n] for part in parts]) for n in first if n not in shared}

@@ -8,13 +8,14 @@ infers again. Torch is needed to fit it (`fit_recurrent`), never to run it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
 from failsight.core.errors import BundleError
 from failsight.core.types import FAILURE_TYPES, Array, Risk
 from failsight.predictors.features import LOG_MASK, Whitening
-from failsight.predictors.hazard import BINS, MIDDLES, SOON
+from failsight.predictors.hazard import BINS, EDGES, SOON, middles_of
 
 _TYPES = len(FAILURE_TYPES)
 
@@ -26,7 +27,8 @@ class RecurrentPredictor:
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         """Args: arrays: `mean`, `scale`, `signals` (), `log` (S,) when it is not the default, `enter_w` (E, U, S+D), `enter_b` (E, U), `gru_x` and `gru_h`
-        (E, 3U, U), `bias_x` and `bias_h` (E, 3U), `head_w` (E, BINS + 4 + A, U), `head_b` (E, BINS + 4 + A).
+        (E, 3U, U), `bias_x` and `bias_h` (E, 3U), `head_w` (E, BINS + 4 + A, U), `head_b` (E, BINS + 4 + A), `edges` (BINS + 1,)
+        of the hazard's bins when they are not those of 20 Hz and 160 steps.
         """
         self.arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         try:
@@ -34,11 +36,13 @@ class RecurrentPredictor:
             log = arrays["log"].astype(bool) if "log" in arrays else LOG_MASK[:signals]
             self.whitening = Whitening(mean=arrays["mean"], scale=arrays["scale"], signals=signals, log=log)
             self._members, self._units, inputs = arrays["enter_w"].shape
+            self.edges = _edges(arrays.get("edges", np.array(EDGES)))
             self._outputs = arrays["head_w"].shape[1]
         except KeyError as error:
             raise BundleError(f"The model file has no array {error}; it is not a recurrent predictor.") from error
         if inputs != len(self.whitening.mean):
             raise BundleError(f"The model reads {inputs} features but its whitening has {len(self.whitening.mean)}.")
+        self._middles = middles_of(self.edges)
         split = self.whitening.signals
         flat = arrays["enter_w"].reshape(-1, inputs)
         self._enter_signals = np.ascontiguousarray(flat[:, :split])
@@ -124,7 +128,7 @@ class RecurrentPredictor:
         kinds /= kinds.sum(1, keepdims=True)
         return Risk(
             p_fail=p_fail,
-            time_to_failure=float(mean_lost @ MIDDLES / max(p_fail, 1e-9)),
+            time_to_failure=float(mean_lost @ self._middles / max(p_fail, 1e-9)),
             type=kinds.mean(0) * p_fail,
             imminent=float(mean_lost[:SOON].sum() * kinds[:, FAILURE_TYPES.index("collision")].mean()),
             dimension=_sigmoid(out[:, BINS + _TYPES :]).mean(0),
@@ -139,6 +143,13 @@ class RecurrentPredictor:
         """Restore it; the hidden state of the policy is read afresh at the next step."""
         self._h[:] = state["h"]
         self._seen = None
+
+
+def _edges(values: Array) -> tuple[int, ...]:
+    edges = tuple(int(value) for value in np.ravel(values))
+    if len(edges) != BINS + 1 or edges[0] != 0 or any(b <= a for a, b in pairwise(edges)):
+        raise BundleError(f"The bins of a hazard are {BINS + 1} growing steps from 0; these are {edges}.")
+    return edges
 
 
 def _standardise(values: Array, missing: Array, mean: Array, scale: Array) -> None:

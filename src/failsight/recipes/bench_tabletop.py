@@ -32,7 +32,7 @@ from failsight.evaluation.moments import headline_claims, moment_figures
 from failsight.evaluation.patterns import importance, learn_rules
 from failsight.evaluation.protocols import Split
 from failsight.evaluation.scoring import score_all
-from failsight.evaluation.survival import WINDOWS, beside_clock, clock_rows, model_rows
+from failsight.evaluation.survival import beside_clock, clock_rows, model_rows, windows_of
 from failsight.labels.table import read_labels
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.ablation import ABLATION
@@ -284,20 +284,18 @@ def _chance(truth: Array, draws: int = 300) -> float:
 
 
 def _time(split: FitSplit, test: Sequence[LabelledSequence], recurrent: Any) -> dict[str, Any]:
-    predicted = []
+    predicted, windows = [], windows_of(recurrent.edges)
     for s in test:
         recurrent.reset(s.task)
-        time_, within = np.empty(len(s.signals)), np.empty((len(s.signals), len(WINDOWS)))
+        time_, within = np.empty(len(s.signals)), np.empty((len(s.signals), len(windows)))
         for t, signals in enumerate(s.signals):
             time_[t] = recurrent.update(signals, None if s.hidden is None else s.hidden[t]).time_to_failure
-            within[t] = recurrent.lost.cumsum()[: len(WINDOWS)]
+            within[t] = recurrent.lost.cumsum()[: len(windows)]
         predicted.append((time_, within))
     model, clock = model_rows(test, predicted), clock_rows([*split.train, *split.validate], test)
     failed = [s.failed for s in test]
-    return {
-        measure: {n: e.as_dict() for n, e in beside_clock(model, clock, failed, measure, "tabletop")._asdict().items()}
-        for measure in ("c_index", "brier")
-    }
+    found = {m: beside_clock(model, clock, failed, m, "tabletop", windows) for m in ("c_index", "brier")}
+    return {measure: {n: e.as_dict() for n, e in beside._asdict().items()} for measure, beside in found.items()}
 
 
 def _dimensions(

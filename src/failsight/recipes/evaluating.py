@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from failsight.core.errors import BundleError, EpisodeDataError
+from failsight.core.timing import steps_in
 from failsight.core.types import FAILURE_TYPES, Array, Risk
 from failsight.episodes.run import Run
 from failsight.evaluation import detection
 from failsight.evaluation.detection import Scored
 from failsight.evaluation.explain import Explained, Reference, explain
-from failsight.evaluation.failure_types import LEAD, type_figure
+from failsight.evaluation.failure_types import LEAD_S, type_figure
 from failsight.evaluation.judging import trace
 from failsight.evaluation.leaks import Leak, find_leaks
 from failsight.evaluation.run_claims import TOP, clock_rows, constant_rows, precision_table, run_claim
@@ -94,10 +95,11 @@ def bundle_rows(scored: Sequence[Scored], monitor: RiskMonitor, horizon: int) ->
 
 def _type_rows(scored: Sequence[Scored], rate_hz: float) -> list[tuple[str, str]]:
     """Failure type when it matters; in hindsight it is another, easier question."""
-    ahead = f"{LEAD} steps" + (f" ({LEAD / rate_hz:.2g} s)" if rate_hz else "")
+    lead = steps_in(LEAD_S, rate_hz)
+    ahead = f"{lead} steps" + (f" ({lead / rate_hz:.2g} s)" if rate_hz else "")
     return [
         ("failure type at the onset, macro F1 of 5 classes", str(type_figure(scored, "bundle").macro_f1)),
-        (f"... {ahead} before the onset", str(type_figure(scored, "bundle", LEAD).macro_f1)),
+        (f"... {ahead} before the onset", str(type_figure(scored, "bundle", lead).macro_f1)),
         (
             "... in hindsight, of 4 types, failures known, last 80 steps",
             str(detection.type_scores(scored, "bundle").macro_f1),

@@ -40,6 +40,7 @@ class FitOptions:
     """Episode false-alarm rate to promise."""
     seed: int = 0
     rule: TriggerRule = field(default_factory=TriggerRule)
+    """In ticks at 20 Hz; a run at another rate gets a rule that lasts as long."""
     recurrent: RecurrentOptions = field(default_factory=RecurrentOptions)
     controls: bool = True
 
@@ -74,6 +75,7 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
     Raises CalibrationError when the run is too small or one-sided for the promised rate.
     """
     note("computing signals")
+    options = replace(options, rule=options.rule.at(run.meta.action_spec.rate_hz))
     sequences = build_sequences(run, read_labels(run))
     split = split_sequences(sequences, options.seed)
     note(f"fitting on {len(split.train)} episodes, validating on {len(split.validate)}")

@@ -145,7 +145,7 @@ def fit_with(
     usual = [e for s, e in zip(split.validate, held, strict=True) if not s.failed]
     band = fit_band(usual) if options.band and usual else None
     good = [s for s in split.calibrate if not s.failed]
-    rule = LOG_RULE if run.meta.signals else TriggerRule()
+    rule = LOG_RULE if run.meta.signals else TriggerRule().at(run.meta.action_spec.rate_hz)
     statistics = [episode_statistic(judged_by(band, trace(predictor, s)), rule) for s in good]
     thresholds = fit_thresholds(
         statistics, [s.task for s in good], options.alpha, [s.task for s in (*split.train, *split.calibrate)]

@@ -34,7 +34,7 @@ class SignalBank:
     names, units = SIGNAL_NAMES, SIGNAL_UNITS
 
     def __init__(self, actions: ActionSpec, observations: ObservationSpec) -> None:
-        self._uncertainty = UncertaintySignals(actions.scalable)
+        self._uncertainty = UncertaintySignals(actions.scalable, actions.rate_hz)
         self._patterns = PatternSignals(actions, observations)
         self._values = np.zeros(len(self.names))
         self._split = len(self._uncertainty.names)

@@ -2,10 +2,10 @@
 
 | name | meaning | unit |
 |---|---|---|
-| reversals_x, _y, _z | share of the last 20 steps in which the action along that axis changed its sign | 1 |
-| progress | net over gross displacement of the tool over the last 20 steps; 1 straight, 0 back where it was | 1 |
-| gripper_toggles | open/close changes of the command within the last 40 steps | count |
-| command_residual | norm of commanded minus observed motion over the last 5 steps | m |
+| reversals_x, _y, _z | share of the last second in which the action along that axis changed its sign | 1 |
+| progress | net over gross displacement of the tool over the last second; 1 straight, 0 back where it was | 1 |
+| gripper_toggles | open/close changes of the command within the last two seconds | count |
+| command_residual | norm of commanded minus observed motion over the last quarter of a second | m |
 | grip_gap | opening of a gripper that is told to close: near 0 empty, wider when something is inside | 1 |
 | slip | fall of that opening since the last step while closing (an object leaving the fingers) | 1 |
 | overlap | squared difference of this chunk and the last one over the steps both cover (0 before the second) | action^2 |
@@ -22,10 +22,11 @@ import numpy as np
 
 from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec, ObservationSpec
+from failsight.core.timing import steps_in
 from failsight.core.types import Array, Step
 from failsight.signals.window import Window
 
-_SPAN, _TOGGLE_SPAN, _RESIDUAL_SPAN = 20, 40, 5
+_SPAN_S, _TOGGLE_S, _RESIDUAL_S, _AHEAD_S = 1.0, 2.0, 0.25, 0.25
 
 
 class PatternSignals:
@@ -51,10 +52,12 @@ class PatternSignals:
         self._moving = np.flatnonzero(actions.scalable)
         self._xyz = np.array([observations.index(f"{a}_m") for a in "xyz"])
         self._open = observations.index("gripper_open01")
-        self._signs = Window(_SPAN, 3)
-        self._path = Window(_SPAN + 1, 3)
-        self._grip = Window(_TOGGLE_SPAN, 1)
-        self._sent = Window(_RESIDUAL_SPAN, 3)
+        span, rate_hz = steps_in(_SPAN_S, actions.rate_hz, 2), actions.rate_hz
+        self._residual_span, self._ahead = steps_in(_RESIDUAL_S, rate_hz), steps_in(_AHEAD_S, rate_hz)
+        self._signs = Window(span, 3)
+        self._path = Window(max(span, self._residual_span) + 1, 3)
+        self._grip = Window(steps_in(_TOGGLE_S, rate_hz, 2), 1)
+        self._sent = Window(self._residual_span, 3)
         self._overlap, self._split = 0.0, 0.0
         self._last_chunk: Array | None = None
         self._since_replan, self._last_gap = 0, np.nan
@@ -91,9 +94,9 @@ class PatternSignals:
         out[8], out[9], out[10] = self._overlap, self._split, position[2]
 
     def _residual(self, position: Array) -> float:
-        if self._sent.count < _RESIDUAL_SPAN:
+        if self._sent.count < self._residual_span:
             return 0.0
-        moved = position - self._path.view()[-_RESIDUAL_SPAN - 1]
+        moved = position - self._path.view()[-self._residual_span - 1]
         gap = self._sent.view().sum(0) - moved
         return float(np.sqrt(gap @ gap))
 
@@ -116,8 +119,8 @@ class PatternSignals:
                 self._overlap = float((difference * difference).mean())
         self._last_chunk, self._since_replan = chunk, 0
         if step.output.samples is not None:
-            will_close = step.output.samples[:, :5, self._gripper] * self._closed > 0
-            planned = step.output.chunk[:5, self._gripper] * self._closed > 0
+            will_close = step.output.samples[:, : self._ahead, self._gripper] * self._closed > 0
+            planned = step.output.chunk[: self._ahead, self._gripper] * self._closed > 0
             self._split = float((will_close != planned).mean())
 
     def save_state(self) -> dict[str, Array]:

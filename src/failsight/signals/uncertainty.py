@@ -6,8 +6,8 @@
 | action_magnitude | Euclidean norm of the action's moving dimensions | action |
 | action_variance | variance over the drawn samples of the next actions, mean over dimensions | action^2 |
 | smoothness | norm of the change of action since the last step (0 at the first) | action |
-| max_joint_variance | largest variance of any one dimension over the last 10 steps | action^2 |
-| trend | slope of the epistemic spread over the last 20 steps | action / step |
+| max_joint_variance | largest variance of any one dimension over the last half second | action^2 |
+| trend | slope of the epistemic spread over the last second | action / step |
 
 "Next actions" are the actions of the chunk from the present cursor to its end. A policy without samples or ensemble
 gives NaN in the signals that need them; predictors mask NaN.
@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from failsight.core.timing import REFERENCE_HZ, steps_in
 from failsight.core.types import Array, Step
 from failsight.signals.window import Window
 
-_RECENT, _TREND = 10, 20
+_RECENT_S, _TREND_S = 0.5, 1.0
 
 
 class UncertaintySignals:
@@ -36,10 +37,10 @@ class UncertaintySignals:
     )
     units = ("action", "action", "action^2", "action", "action^2", "action/step")
 
-    def __init__(self, moving: Array) -> None:
+    def __init__(self, moving: Array, rate_hz: float = REFERENCE_HZ) -> None:
         self._moving = np.flatnonzero(moving)
-        self._actions = Window(_RECENT, len(self._moving))
-        self._spreads = Window(_TREND, 1)
+        self._actions = Window(steps_in(_RECENT_S, rate_hz, 2), len(self._moving))
+        self._spreads = Window(steps_in(_TREND_S, rate_hz, 3), 1)
         self._chunk_spread, self._chunk_variance = np.zeros(0), np.zeros(0)
         self.reset()
 
