@@ -90,10 +90,10 @@ def test_the_contrast_pulls_the_same_kind_together():
 
 
 def test_the_safe_loss_is_the_running_sum_with_its_sign():
-    """p = 0.5 throughout, so the sum is 0.5, 1, 1.5: mean 0.75 over the two steps of a success, -1 over three of a failure."""
+    """p = 0.5, so the sum is 0.5, 1, 1.5: mean 0.75 over two steps of a success, -1 over three of a failure; per length."""
     logits = torch.zeros(1, 3)
     good, bad = (loss_of(logits, logits, batch([f], [n], 3), LossOptions(main="safe")) for f, n in ((0, 2), (1, 3)))
-    assert (float(good), float(bad)) == pytest.approx((0.75, -1.0))
+    assert (float(good), float(bad)) == pytest.approx((0.75 / 2, -1.0 / 3))
 
 
 def test_episodes_and_outcomes_count_alike():

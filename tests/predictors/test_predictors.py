@@ -10,7 +10,15 @@ from failsight.evaluation.detection import auc
 from failsight.predictors.dataset import FitSplit, LabelledSequence, permute_labels, split_sequences
 from failsight.predictors.features import Whitening
 from failsight.predictors.fit_mlp import fit_mlp, positive_weights, salus_loss
-from failsight.predictors.fit_recurrent import Member, RecurrentOptions, fit_recurrent, merge_members, pad
+from failsight.predictors.fit_recurrent import (
+    Member,
+    RecurrentOptions,
+    fit_recurrent,
+    loss_of,
+    merge_members,
+    pad,
+    type_weights,
+)
 from failsight.predictors.hazard import BINS, SURVIVES, bin_labels, survival
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.signals.bank import SIGNAL_NAMES
@@ -105,6 +113,32 @@ def test_batching_and_padding_change_nothing():
         for i, s in enumerate(shorter):
             alone = member(pad([s], whitening, 1.0).x)[0]
             assert torch.allclose(together[i, : len(s.signals)], alone, atol=1e-6)
+
+
+def test_types_are_learned_around_the_onset_and_count_alike():
+    """A collision at step 45 of 50: 5 steps at 0.1, 45 at 1, together 45.5; two drops share what one collision has."""
+    weights = type_weights(np.array([0, 1, 1, -1]), [45, None, 2, None], [50, 4, 3, 9])
+    assert weights.shape == (4, 50)
+    assert weights.sum(1) == pytest.approx([1, 0.5, 0.5, 0])
+    assert weights[0, [4, 5, 49]] == pytest.approx([0.1 / 45.5, 1 / 45.5, 1 / 45.5])
+    assert weights[1, :5] == pytest.approx([0.125] * 4 + [0])
+    late = type_weights(np.array([2]), [50], [100])[0]
+    assert late[[9, 10, 54, 55]] == pytest.approx(np.array([0.1, 1, 1, 0.1]) / (45 + 5.5))
+
+
+def test_the_type_loss_is_half_a_cross_entropy_where_it_counts():
+    """Uniform answers cost ln 4 against certain ones, whatever is said where the weight is 0 or on a success."""
+    episodes = make_sequences(count=6)
+    data = pad(episodes, Whitening.fit(np.concatenate([s.signals for s in episodes]), None), 1.0)
+    out = torch.zeros(6, 40, BINS + 4 + 4)
+    certain, nonsense = out.clone(), out.clone()
+    for i, s in enumerate(episodes):
+        if s.failed:
+            certain[i, :, BINS + s.kind] = 50.0
+    nonsense[1, :, BINS] = 50.0
+    plain = float(loss_of(out, data))
+    assert plain - float(loss_of(certain, data)) == pytest.approx(0.5 * np.log(4), rel=1e-5)
+    assert float(loss_of(nonsense, data)) == pytest.approx(plain)
 
 
 def test_it_learns_what_is_there_and_permuted_labels_do_not():

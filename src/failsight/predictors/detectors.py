@@ -251,7 +251,7 @@ DETECTORS: dict[str, Detector] = {
         source=_SAFE,
         access=Access.HIDDEN,
         torch=True,
-        fit=_network("SafeMlp", loss="safe", learning_rate=1e-3, epochs=120, stopping=(3, 20, 60), **_AS_SAFE),
+        fit=_network("SafeMlp", loss="safe", learning_rate=1e-3, epochs=60, **_AS_SAFE),
     ),
     "safe_lstm": Detector(
         title="SAFE-LSTM",

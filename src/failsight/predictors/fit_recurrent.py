@@ -20,6 +20,9 @@ from failsight.predictors.features import Whitening
 from failsight.predictors.hazard import BINS, UNKNOWN
 from failsight.predictors.recurrent import RecurrentPredictor
 
+_BEFORE, _AFTER, _ELSEWHERE = 40, 4, 0.1
+"""Control steps around the onset from which the type is learned, and the weight of the others."""
+
 Progress = Callable[[int, int, float], None]
 """Member, epoch, validation loss."""
 
@@ -69,7 +72,7 @@ class Padded:
     dimension: Tensor
     weight: Tensor
     type_weight: Tensor
-    """(4,) inverse square root of each type's frequency: rare types count more per step."""
+    """(N, T) what a step counts in learning the type: `type_weights`."""
 
 
 def pad(sequences: Sequence[LabelledSequence], whitening: Whitening, after_onset: float) -> Padded:
@@ -88,13 +91,29 @@ def pad(sequences: Sequence[LabelledSequence], whitening: Whitening, after_onset
         if s.onset is not None:
             weight[i, s.onset + 1 : length] = after_onset
     kind = np.array([s.kind for s in sequences])
-    counts = np.bincount(kind[kind >= 0], minlength=len(FAILURE_TYPES))
-    type_weight = np.sqrt(counts.sum() / (len(FAILURE_TYPES) * np.maximum(counts, 1))).astype(np.float32)
-    return Padded(*(torch.from_numpy(a) for a in (x, bins, kind, dimension, weight, type_weight)))
+    when = type_weights(kind, [s.onset for s in sequences], [len(s.signals) for s in sequences])
+    return Padded(*(torch.from_numpy(a) for a in (x, bins, kind, dimension, weight, when)))
+
+
+def type_weights(kind: Array, onset: Sequence[int | None], length: Sequence[int]) -> Array:
+    """(N, T) float32: where the type is to be learned, and how much.
+
+    Steps from `_BEFORE` before the onset to `_AFTER` after it count 1, the rest of a failure `_ELSEWHERE` (all of it 1 where
+    the onset is not known); then every episode adds up to 1, and every type to the same. A type is wanted when it can
+    still be acted on, and a timeout of 160 steps is no better example than a collision of 40.
+    """
+    weights = np.zeros((len(kind), max(length)), np.float32)
+    for row, k, at, steps in zip(weights, kind, onset, length, strict=True):
+        if k >= 0:
+            row[:steps] = 1.0 if at is None else _ELSEWHERE
+            if at is not None:
+                row[max(0, at - _BEFORE) : min(steps, at + _AFTER + 1)] = 1.0
+            row /= row.sum() * (kind == k).sum()
+    return weights
 
 
 def loss_of(out: Tensor, part: Padded) -> Tensor:
-    """Hazard likelihood + type cross-entropy on failures + dimension BCE, weighted mean over steps.
+    """Hazard likelihood + dimension BCE, weighted mean over steps, + type cross-entropy around the onset of failures.
 
     Where nobody knows when an episode was lost, the hazards are only asked to add up to its failure.
     """
@@ -106,16 +125,15 @@ def loss_of(out: Tensor, part: Padded) -> Tensor:
     fails = -torch.log(-torch.expm1(survives.clamp(max=-1e-6)))
     hazard = torch.where(part.bins == UNKNOWN, fails, (each * reached).sum(-1))
     kinds = out[..., BINS : BINS + len(FAILURE_TYPES)]
-    failed = (part.kind >= 0)[:, None].expand(hazard.shape)
     target = part.kind.clamp(min=0)[:, None].expand(hazard.shape)
-    kind = F.cross_entropy(kinds.flatten(0, 1), target.flatten(), part.type_weight, reduction="none")
-    kind = kind.view_as(hazard) * failed
+    kind = F.cross_entropy(kinds.flatten(0, 1), target.flatten(), reduction="none").view_as(hazard)
+    kind = (kind * part.type_weight).sum() / part.type_weight.sum().clamp(min=1e-9)
     dims = torch.zeros_like(hazard)
     if part.dimension.shape[-1]:
         risks = out[..., BINS + len(FAILURE_TYPES) :]
         dims = F.binary_cross_entropy_with_logits(risks, part.dimension, reduction="none").mean(-1)
-    total = (hazard + 0.5 * kind + 2.0 * dims) * part.weight
-    result: Tensor = total.sum() / part.weight.sum()
+    total = ((hazard + 2.0 * dims) * part.weight).sum() / part.weight.sum()
+    result: Tensor = total + 0.5 * kind
     return result
 
 
@@ -203,9 +221,9 @@ def _fit_member(
 
 def _rows(data: Padded, rows: Tensor) -> Padded:
     longest = int((data.weight[rows] > 0).sum(1).max())
-    parts = (data.x, data.bins, data.dimension, data.weight)
-    x, bins, dimension, weight = (p[rows, :longest] for p in parts)
-    return Padded(x, bins, data.kind[rows], dimension, weight, data.type_weight)
+    parts = (data.x, data.bins, data.dimension, data.weight, data.type_weight)
+    x, bins, dimension, weight, when = (p[rows, :longest] for p in parts)
+    return Padded(x, bins, data.kind[rows], dimension, weight, when)
 
 
 def _export(members: Sequence[Member], whitening: Whitening) -> dict[str, Array]:

@@ -131,8 +131,10 @@ def _pairwise(score: Tensor, batch: Batch, same_task: bool) -> Tensor:
 
 
 def _safe(logits: Tensor, batch: Batch, options: LossOptions) -> Tensor:
-    """SAFE-MLP's: the running sum of p, as it is on successes and with a minus on failures."""
-    total = (torch.sigmoid(logits) * batch.mask.sign()).cumsum(1)
+    """SAFE-MLP's: the running sum of p, as it is on successes and with a minus on failures, here as a share of the
+    episode's length (as published, a sum over a long episode drowns what is decided early).
+    """
+    total = (torch.sigmoid(logits) * batch.mask.sign()).cumsum(1) / batch.lengths[:, None]
     return _mean((1 - 2 * batch.failed[:, None]) * total, batch.mask)
 
 
