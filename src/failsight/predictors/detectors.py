@@ -151,16 +151,6 @@ def _failed(data: FitData) -> list[bool]:
 
 
 _SAFE = "SAFE, arXiv 2506.09937"
-_AS_SAFE: Mapping[str, object] = {
-    "optimizer": "adam",
-    "weight_decay": 1e-2,
-    "cosine": False,
-    "clip": 0.0,
-    "balance": True,
-    "dropout": 0.0,
-    "batch": 64,
-}
-"""Adam with the squares of the weights in the loss (0.01, the middle of SAFE's grid), nothing else to keep it in bounds."""
 DETECTORS: dict[str, Detector] = {
     "blend": Detector(
         title="mean of running mean, ledger and hazard (default)",
@@ -251,14 +241,34 @@ DETECTORS: dict[str, Detector] = {
         source=_SAFE,
         access=Access.HIDDEN,
         torch=True,
-        fit=_network("SafeMlp", loss="safe", learning_rate=1e-3, epochs=60, **_AS_SAFE),
+        fit=_network(
+            "SafeMlp",
+            loss="safe",
+            learning_rate=1e-3,
+            weight_decay=1e-2,
+            balance=True,
+            batch=64,
+            epochs=60,
+            dropout=0.0,
+        ),
     ),
     "safe_lstm": Detector(
         title="SAFE-LSTM",
         source=_SAFE,
         access=Access.HIDDEN,
         torch=True,
-        fit=_network("SafeLstm", learning_rate=3e-4, epochs=120, stopping=(3, 20, 30), **_AS_SAFE),
+        fit=_network(
+            "SafeLstm",
+            learning_rate=3e-4,
+            optimizer="adam",
+            weight_decay=1e-2,  # in the gradient: the middle of SAFE's grid for the squares of the weights
+            cosine=False,
+            clip=0.0,
+            balance=True,
+            batch=64,
+            epochs=20,
+            dropout=0.0,
+        ),
     ),
     "actprobe": Detector(
         title="ActProbe",
