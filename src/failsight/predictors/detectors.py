@@ -151,6 +151,9 @@ def _failed(data: FitData) -> list[bool]:
 
 
 _SAFE = "SAFE, arXiv 2506.09937"
+_ALIKE: Mapping[str, object] = {"balance": True, "batch": 64, "dropout": 0.0}
+_PLAIN_ADAM: Mapping[str, object] = {"optimizer": "adam", "cosine": False, "clip": 0.0}
+"""As in SAFE: the squares of the weights in the loss (0.01, the middle of its grid), a constant rate."""
 DETECTORS: dict[str, Detector] = {
     "blend": Detector(
         title="mean of running mean, ledger and hazard (default)",
@@ -241,34 +244,14 @@ DETECTORS: dict[str, Detector] = {
         source=_SAFE,
         access=Access.HIDDEN,
         torch=True,
-        fit=_network(
-            "SafeMlp",
-            loss="safe",
-            learning_rate=1e-3,
-            weight_decay=1e-2,
-            balance=True,
-            batch=64,
-            epochs=60,
-            dropout=0.0,
-        ),
+        fit=_network("SafeMlp", loss="safe", learning_rate=1e-3, weight_decay=1e-2, epochs=60, **_ALIKE),
     ),
     "safe_lstm": Detector(
         title="SAFE-LSTM",
         source=_SAFE,
         access=Access.HIDDEN,
         torch=True,
-        fit=_network(
-            "SafeLstm",
-            learning_rate=3e-4,
-            optimizer="adam",
-            weight_decay=1e-2,  # in the gradient: the middle of SAFE's grid for the squares of the weights
-            cosine=False,
-            clip=0.0,
-            balance=True,
-            batch=64,
-            epochs=20,
-            dropout=0.0,
-        ),
+        fit=_network("SafeLstm", learning_rate=3e-4, weight_decay=1e-2, epochs=20, **_ALIKE, **_PLAIN_ADAM),
     ),
     "actprobe": Detector(
         title="ActProbe",
