@@ -35,7 +35,7 @@ def empty_steps(run: RunMeta) -> pa.Table:
     return pa.schema(fields).empty_table()
 
 
-def run_info(run: RunMeta, schema: pa.Schema, totals: tuple[int, int, int], fps: int, filmed: bool) -> dict[str, Any]:
+def run_info(run: RunMeta, schema: pa.Schema, totals: tuple[int, int, int], fps: float, filmed: bool) -> dict[str, Any]:
     """`meta/info.json`; `totals` are episodes, frames and tasks."""
     return {
         "codebase_version": "v3.0",
@@ -54,7 +54,7 @@ def run_info(run: RunMeta, schema: pa.Schema, totals: tuple[int, int, int], fps:
     }
 
 
-def _features(run: RunMeta, schema: pa.Schema, fps: int, filmed: bool) -> dict[str, Any]:
+def _features(run: RunMeta, schema: pa.Schema, fps: float, filmed: bool) -> dict[str, Any]:
     features: dict[str, Any] = {}
     for field in schema:
         is_list = pa.types.is_fixed_size_list(field.type)
@@ -74,7 +74,7 @@ def _features(run: RunMeta, schema: pa.Schema, fps: int, filmed: bool) -> dict[s
     return features
 
 
-def _video_feature(height: int, width: int, fps: int) -> dict[str, Any]:
+def _video_feature(height: int, width: int, fps: float) -> dict[str, Any]:
     info = {
         "video.height": height,
         "video.width": width,

@@ -42,7 +42,7 @@ class EpisodeRecorder:
         self,
         root: Path,
         ticket: int,
-        fps: int,
+        fps: float,
         cameras: Mapping[str, tuple[int, int]] | None = None,
         judge: Judge | None = None,
     ) -> None:

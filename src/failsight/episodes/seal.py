@@ -30,6 +30,7 @@ from failsight.episodes.parquet import TableWriter, footer_digest, read_table, w
 from failsight.episodes.recorder import VERDICTS, clear_recordings, committed_tickets, episode_folder, to_arrow
 from failsight.episodes.statistics import Entry, PictureLevels, as_columns, levels_of_video, vector_statistics
 from failsight.episodes.verdicts import judge_of, store_verdicts
+from failsight.episodes.video import frames_per_second
 
 _ROW_GROUP = 100
 _FILE_BYTES = 100 * 2**20
@@ -71,7 +72,7 @@ def _move(source: Path, target: Path) -> None:
 def _build(root: Path, run: RunMeta, tickets: list[int], build: Path) -> None:
     metas = [read_episode_meta(episode_folder(root, t)) for t in tickets]
     instructions = sorted({meta.instruction for meta in metas})
-    fps = max(1, round(run.action_spec.rate_hz))
+    fps = frames_per_second(run.action_spec.rate_hz)
     filmed = bool(with_steps(metas)) and all(meta.video for meta in with_steps(metas))
     writer, pictures = _DataWriter(build / "data", fps, empty_steps(run)), _Pictures(root, run, build, fps)
     rows: list[dict[str, Any]] = []
@@ -95,7 +96,7 @@ def _build(root: Path, run: RunMeta, tickets: list[int], build: Path) -> None:
 class _DataWriter:
     """Appends episodes to `data/chunk-000/file-NNN.parquet`, starting a new file at about 100 MB."""
 
-    def __init__(self, folder: Path, fps: int, empty: pa.Table) -> None:
+    def __init__(self, folder: Path, fps: float, empty: pa.Table) -> None:
         self._folder, self._fps, self._empty = folder / "chunk-000", fps, empty
         self._folder.mkdir(parents=True)
         self._file, self._bytes, self.episodes, self.frames = 0, 0, 0, 0
@@ -174,7 +175,7 @@ class _DataWriter:
 class _Pictures:
     """Puts one MP4 per filmed episode and camera in place, where LeRobot finds it through the file index."""
 
-    def __init__(self, root: Path, run: RunMeta, build: Path, fps: int) -> None:
+    def __init__(self, root: Path, run: RunMeta, build: Path, fps: float) -> None:
         self._root, self._build, self._fps = root, build, fps
         self._levels = {f"observation.images.{name}": PictureLevels() for name, _, _ in run.observation_spec.cameras}
 

@@ -17,20 +17,27 @@ from failsight.episodes.disk import reason, writing
 CODEC = "h264"
 
 
+def frames_per_second(rate_hz: float) -> int | float:
+    """The rate as files say it: exact, whole where it is whole; 1 where a log does not say (0)."""
+    return 1 if rate_hz == 0 else int(rate_hz) if float(rate_hz).is_integer() else rate_hz
+
+
 class VideoWriter:
     """Writes (H, W, 3) uint8 frames to an MP4 file."""
 
-    def __init__(self, path: Path, height: int, width: int, fps: int) -> None:
+    def __init__(self, path: Path, height: int, width: int, fps: float) -> None:
+        """`fps` need not be whole: frame k stands at k / fps seconds."""
         options = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
         self._path, self._count, self._closed = path, 0, False
+        rate = Fraction(fps).limit_denominator(10_000)
         with writing(path):
             self._file = path.open("wb", buffering=0)  # a file of ours: FFmpeg's own loses the error of a full disk
         self._container = av.open(self._file, "w", format="mp4", options=options)
-        self._stream = self._container.add_stream("libx264", rate=fps)
+        self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.height, self._stream.width = height, width
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"preset": "ultrafast", "crf": "20", "g": "10", "bf": "0"}
-        self._stream.codec_context.time_base = Fraction(1, fps)
+        self._stream.codec_context.time_base = 1 / rate
 
     def add(self, image: Array) -> None:
         """Append one frame. Raises StorageError when the disk refuses."""

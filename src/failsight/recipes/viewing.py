@@ -19,7 +19,7 @@ from failsight.episodes.disk import writing
 from failsight.episodes.images import write_png
 from failsight.episodes.run import Episode, Run
 from failsight.episodes.verdicts import alarm_steps, read_verdicts
-from failsight.episodes.video import VideoWriter
+from failsight.episodes.video import VideoWriter, frames_per_second
 from failsight.labels.table import read_labels
 from failsight.recipes.adapters import make_sim
 from failsight.recipes.pictures import strip
@@ -54,11 +54,11 @@ def view_episode(folder: Path, number: int, out: Path | None, as_strip: bool) ->
         write_png(target, strip([pictures[i] for i in at]))
         return target
     notes = _notes(episode, label, alarm_steps(read_verdicts(folder)).get(number, set()))
-    _film(target, pictures, notes, max(1, round(run.meta.action_spec.rate_hz)))
+    _film(target, pictures, notes, frames_per_second(run.meta.action_spec.rate_hz))
     return target
 
 
-def _film(target: Path, pictures: Sequence[Array], notes: Sequence[str], fps: int) -> None:
+def _film(target: Path, pictures: Sequence[Array], notes: Sequence[str], fps: float) -> None:
     """A captioned video; nothing half-written stays. Raises StorageError when the disk refuses."""
     partial = target.with_name(target.name + ".partial")
     try:

@@ -21,6 +21,7 @@ from failsight.episodes.recorder import EpisodeRecorder, clear_recordings, commi
 from failsight.episodes.run import Run, is_sealed
 from failsight.episodes.seal import clear_leftovers, read_episode_meta, seal
 from failsight.episodes.verdicts import Judge
+from failsight.episodes.video import frames_per_second
 from failsight.runtime.loop import Loop, run_episode
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import SIMULATOR_RESET, ErrorStreak
@@ -52,7 +53,7 @@ def record_episode(root: Path, video_share: float, bench: Bench, ticket: tuple[i
     number, key = ticket
     filmed = float(keyed_rng(*key.parts, "video").random()) < video_share
     sizes = {name: (height, width) for name, height, width in bench.sim.observation_spec.cameras}
-    fps = round(bench.sim.action_spec.rate_hz)
+    fps = frames_per_second(bench.sim.action_spec.rate_hz)
     recorder = EpisodeRecorder(root, number, fps, sizes if filmed else None, bench.judge)
     began = time.monotonic()
     try:
