@@ -1,5 +1,7 @@
 """HDF5 recordings of others: usual layouts are read, everything else is one sentence, nothing leads out of the file."""
 
+import os
+import signal
 import zlib
 
 import h5py
@@ -8,6 +10,7 @@ import pytest
 
 from failsight.core.demonstrations import Demonstration
 from failsight.core.errors import EpisodeDataError
+from failsight.episodes.hdf5_glance import require_harmless
 from failsight.episodes.mobile_vla import files_of, read_episode, read_folder, write_episode
 
 FRAMES = 6
@@ -304,3 +307,19 @@ def test_a_flipped_bit_in_a_recording_of_ours_is_found(path):
             pass
         content[at] ^= 16
     assert silent == 0
+
+
+def test_a_file_that_makes_the_library_spin_or_crash_is_refused_in_time(tmp_path):
+    files = [tmp_path / name for name in ("good.h5", "spins.h5", "crashes.h5")]
+
+    def look(path):
+        if path.name == "crashes.h5":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        while path.name == "spins.h5":
+            pass
+        raise RuntimeError("damage of the usual kind is left to the caller")
+
+    require_harmless(files[:1], look)
+    for path in files[1:]:
+        with pytest.raises(EpisodeDataError, match=f"{path.name} makes the HDF5 library crash or run without end"):
+            require_harmless([files[0], path], look)

@@ -1,6 +1,6 @@
 """Mutated Mobile-VLA recordings: read as what they are, or refused in one sentence; never a traceback, a hang, a guess."""
 
-import time
+import os
 
 import h5py
 import numpy as np
@@ -14,6 +14,7 @@ from failsight.recipes.data_sets import default_cache, open_data
 
 CASES = 300
 SLOWEST_S = 5.0
+"""Of processor time, children included: what a hang costs on any machine."""
 KINDS = ("u1", "i2", "<f4", ">f4", "f8", "f2", "i8", "?", "S3", "c8", "u8")
 SHAPES = (
     (),
@@ -153,7 +154,7 @@ def test_a_mutated_recording_is_read_right_or_refused(case, tmp_path):
         write_episode(path, wanted, ("vx", "vy"))
     change = (*BYTES, *VALUES * 3)[case // 4 % 6]
     change(path, rng)
-    began = time.monotonic()
+    began = sum(os.times()[:4])
     found, refusal = read_or_refuse(path)
     if found is None:
         assert path.name in refusal
@@ -168,5 +169,5 @@ def test_a_mutated_recording_is_read_right_or_refused(case, tmp_path):
         assert np.array_equal(found.states, wanted.states)
         assert np.array_equal(found.images["front"], wanted.images["front"])
         assert (found.instruction, found.changes) == (wanted.instruction, wanted.changes)
-    assert time.monotonic() - began < SLOWEST_S
+    assert sum(os.times()[:4]) - began < SLOWEST_S
     assert [p.name for p in path.parent.iterdir()] == [path.name], "nothing partial"

@@ -24,6 +24,8 @@ MOST_BYTES = 4 * 2**30
 MOST_TEXT_BYTES = 2**20
 MOST_CHUNK_BYTES = 256 * 2**20
 """Of one compressed block, which is unpacked whole."""
+UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+"""What h5py raises on damaged files."""
 _DEEPEST = 16
 _DEFLATE, _LZF = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF
 _FILTERS = (_DEFLATE, _LZF, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
@@ -37,17 +39,7 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
             raise OSError("there is no such file")
         with h5py.File(path, "r") as file:
             yield file
-    except (
-        OSError,
-        KeyError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-        NotImplementedError,
-    ) as error:
+    except UNREADABLE as error:
         raise EpisodeDataError(
             f"{path} cannot be read ({reason(error)}); it is damaged or half-written. Delete it or record it again."
         ) from error
@@ -55,6 +47,13 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
 
 def read_dataset(file: h5py.File, name: str, path: Path) -> Array:
     """A dataset of a file's top level. Raises EpisodeDataError: a link out of the file, too large, no dataset."""
+    found = find_dataset(file, name, path)
+    _require_honest(found, f"{path}: {name}")
+    return np.asarray(found[()])
+
+
+def find_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    """The dataset, before its values are read. Raises as above."""
     where = f"{path}: {name}"
     _require_inside(file, name, where)
     found = file[name]
@@ -63,8 +62,7 @@ def read_dataset(file: h5py.File, name: str, path: Path) -> Array:
     if found.external or found.is_virtual:
         raise EpisodeDataError(f"{where} keeps its values in other files, which is not followed; store them inside.")
     _require_bounded(found, where)
-    _require_honest(found, where)
-    return np.asarray(found[()])
+    return found
 
 
 def _require_inside(file: h5py.File, name: str, where: str) -> None:

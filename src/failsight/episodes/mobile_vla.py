@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -22,7 +23,8 @@ from failsight.core.errors import EpisodeDataError, StorageError
 from failsight.core.foreign import read_array, read_pictures, read_text, require_distinct
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.types import Array
-from failsight.episodes.hdf5 import hdf5_file, read_dataset
+from failsight.episodes.hdf5 import UNREADABLE, find_dataset, hdf5_file, read_dataset
+from failsight.episodes.hdf5_glance import require_harmless
 
 CAMERA = "front"
 RATE_HZ = 2.5
@@ -90,14 +92,37 @@ def read_episode(path: Path, order: tuple[str, ...] | None = None) -> Demonstrat
     Raises EpisodeDataError: damaged, incomplete, without instruction, empty, of a wrong shape, not finite, other states,
     too large, or pointing outside the file.
     """
+    require_harmless([path], _glance)
+    return _read(path, order)
+
+
+def _glance(path: Path) -> None:
+    """Everything but the pictures' values; one part that is refused does not spare the next."""
+    with hdf5_file(path) as file:
+        for part in (_count_blocks, _actions, _states, _texts):
+            with suppress(EpisodeDataError, *UNREADABLE):
+                part(file, path)
+
+
+def _count_blocks(file: h5py.File, path: Path) -> int:
+    images = find_dataset(file, "images", path)
+    return int(images.id.get_num_chunks()) if images.chunks else 0
+
+
+def _read(path: Path, order: tuple[str, ...] | None) -> Demonstration:
     with hdf5_file(path) as file:
         missing = [name for name in ("images", "actions") if name not in file]
         if missing:
             raise EpisodeDataError(f"{path} lacks {' and '.join(missing)}; it is not a Mobile-VLA recording.")
         images = read_pictures(read_dataset(file, "images", path), f"{path}: images")
         actions = _actions(file, path)
-        states, names = _states(file, path, len(actions))
-        texts = _texts(file, path, len(actions))
+        states, names = _states(file, path)
+        states = states if names else actions[:, :0]
+        texts = _texts(file, path)
+    if len(texts) not in (1, len(actions)):
+        raise EpisodeDataError(
+            f"{path}: {len(texts)} instructions for {len(actions)} frames; one text, or one per frame, is wanted."
+        )
     if order not in (None, names) and len(actions):
         assert order is not None
         states = states[:, [names.index(name) for name in _same(names, order, path)]]
@@ -128,10 +153,10 @@ def _actions(file: h5py.File, path: Path) -> Array:
     )
 
 
-def _states(file: h5py.File, path: Path, frames: int) -> tuple[Array, tuple[str, ...]]:
-    """(N, S) and S names; one number per frame is one entry."""
+def _states(file: h5py.File, path: Path) -> tuple[Array, tuple[str, ...]]:
+    """(N, S) and S names, none when the file holds no states; one number per frame is one entry."""
     if "states" not in file:
-        return np.zeros((frames, 0), np.float32), ()
+        return np.zeros((0, 0), np.float32), ()
     values = read_dataset(file, "states", path)
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2:
@@ -162,15 +187,13 @@ def _same(names: tuple[str, ...], wanted: tuple[str, ...], path: Path) -> tuple[
     return wanted
 
 
-def _texts(file: h5py.File, path: Path, frames: int) -> list[str]:
+def _texts(file: h5py.File, path: Path) -> list[str]:
     """One text, or one per frame; from the file name where the file says nothing."""
     where = f"{path}: language_instruction"
     told = read_dataset(file, "language_instruction", path) if "language_instruction" in file else np.array([])
     if told.ndim > 1:
         raise EpisodeDataError(f"{where} has shape {told.shape}; one text, or one per frame, is wanted.")
     lines = [_line(value, where) for value in np.atleast_1d(told).tolist()] if told.size else [""]
-    if len(set(lines)) > 1 and len(lines) != frames:
-        raise EpisodeDataError(f"{where} has {len(lines)} texts for {frames} frames; one, or one per frame, is wanted.")
     return [line or instruction_from(path) for line in (lines if len(set(lines)) > 1 else lines[:1])]
 
 
@@ -208,17 +231,18 @@ def read_folder(folder: Path) -> tuple[Iterator[Demonstration], ActionSpec, Obse
     files = files_of(folder)
     if not files:
         raise EpisodeDataError(f"{folder} holds no .h5 files.")
-    first = read_episode(files[0])
+    require_harmless(files, _glance)
+    first = _read(files[0], None)
     height, width = first.images[CAMERA].shape[1:3]
     with hdf5_file(files[0]) as file:
-        names = _states(file, files[0], len(first.actions))[1]
+        names = _states(file, files[0])[1]
     observation = ObservationSpec(state=names, cameras=((CAMERA, height, width),))
     dimensions = first.actions.shape[1]
     spec = ActionSpec(dimensions=ACTIONS.dimensions[:dimensions], frame="base", rate_hz=RATE_HZ, gripper_closed_sign=1)
 
     def episodes() -> Iterator[Demonstration]:
         for path in files:
-            item = read_episode(path, names)
+            item = _read(path, names)
             if item.actions.shape[1] != dimensions:
                 raise EpisodeDataError(
                     f"{path} has {item.actions.shape[1]} action dimensions and {files[0].name} has {dimensions}; "
