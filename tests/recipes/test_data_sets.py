@@ -58,6 +58,16 @@ def test_a_file_of_the_same_size_and_date_is_another_file(tmp_path):
     assert open_data(tmp_path / "d").images["front"][0].mean() == 20
 
 
+def test_other_wordings_are_part_of_the_conversion(tmp_path):
+    write_folder(tmp_path / "d", [episode(4)])
+    assert open_data(tmp_path / "d").phrasings == {}
+    data = open_data(tmp_path / "d", phrasings={"go": ("drive",)})
+    assert data.phrasings == {"go": ["drive"]}
+    stamp = (data.folder / "actions.npy").stat().st_ino
+    open_data(tmp_path / "d", phrasings={"go": ("drive",)})
+    assert (open_data(tmp_path / "d").folder / "actions.npy").stat().st_ino == stamp, "converted once"
+
+
 def test_a_damaged_conversion_is_made_again(tmp_path):
     write_folder(tmp_path / "d", [episode(4)])
     first = open_data(tmp_path / "d")

@@ -41,7 +41,8 @@ def open_data(
         raise EpisodeDataError(f"The cache {target} lies inside the data set; choose a place outside it.")
     stamp = _stamp(path)
     known = _converted(target, stamp)
-    if known is not None and phrasings in (None, known.phrasings):
+    wanted = None if phrasings is None else {key: list(texts) for key, texts in phrasings.items()}
+    if known is not None and wanted in (None, known.phrasings):
         return known
     episodes, actions, observations = _read(path)
     save_demonstrations(target, episodes, actions, observations, source=str(path), phrasings=phrasings)
