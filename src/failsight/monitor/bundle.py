@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from failsight.core.contracts import Policy
-from failsight.core.errors import BundleError, EpisodeDataError, UnknownNameError
+from failsight.core.errors import BundleError, EpisodeDataError, FailsightError
 from failsight.core.foreign import read_count, read_text, require_distinct
 from failsight.core.registry import resolve
 from failsight.core.specs import ActionSpec, ObservationSpec, SignalColumn
@@ -118,7 +118,7 @@ def load_monitor(folder: str | Path, policy: Policy | None = None, *, learns: bo
     )
     if config.get("bundle_version") != BUNDLE_VERSION:
         raise BundleError(
-            f"{path} has bundle version {config.get('bundle_version')}; this failsight loads {BUNDLE_VERSION}. Fit again."
+            f"{path / 'config.json'} has bundle version {config.get('bundle_version')}; this failsight loads {BUNDLE_VERSION}. Fit again."
         )
     with _reading(path / "fingerprint.json"):
         owner, size = read_text(fingerprint["policy"], "policy"), read_count(fingerprint["hidden_size"], "hidden_size")
@@ -135,10 +135,12 @@ def load_monitor(folder: str | Path, policy: Policy | None = None, *, learns: bo
     digest = _require_unchanged(path, files, fingerprint)
     if policy is not None:
         _check_policy(path, policy, (actions, observations), owner)
-    predictor = build(_arrays(path / "model.safetensors"))
+    with _reading(path / "model.safetensors"):
+        predictor = build(_arrays(path / "model.safetensors"))
     if predictor.hidden_size != size:
         raise BundleError(f"{path} reads {predictor.hidden_size} features; fingerprint.json says {size}. Fit again.")
-    bank: Bank = LoggedSignals(tuple(c.name for c in columns)) if columns else SignalBank(actions, observations)
+    with _reading(path / "specs.json"):
+        bank: Bank = LoggedSignals(tuple(c.name for c in columns)) if columns else SignalBank(actions, observations)
     with _reading(path / "calibration.json"):
         found = calibration["usual"]
         usual = None if found is None else Usual.from_dict(found, len(bank.names))
@@ -195,9 +197,9 @@ def _reading(path: Path) -> Iterator[None]:
     """What is wrong inside is said with the file's name."""
     try:
         yield
-    except UnknownNameError:
-        raise
-    except EpisodeDataError as error:
+    except BundleError as error:
+        raise BundleError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except FailsightError as error:
         raise BundleError(f"{path}: {error} Fit again.") from error
     except KeyError as error:
         raise BundleError(f"{path} has no {error} where it is expected. Fit again.") from error
