@@ -1,3 +1,6 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -5,10 +8,13 @@ from failsight.core.contracts import Context
 from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec, Dimension
 from failsight.core.types import DecisionKind, Risk, Verdict
+from failsight.interventions.fitness import require_robot
 from failsight.interventions.guard import Guard
 from failsight.interventions.ladder import GateEntry, Ladder
 from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover
-from failsight.testing.fakes import ACTIONS, OBSERVATIONS
+from failsight.recipes.arms import Forced
+from failsight.runtime.loop import Loop
+from failsight.testing.fakes import ACTIONS, OBSERVATIONS, PointSim
 
 QUIET = Verdict(risk=Risk(p_fail=0.1), threshold=0.5, margin=-0.4, trigger=False, why="")
 ALARM = Verdict(risk=Risk(p_fail=0.9), threshold=0.5, margin=0.4, trigger=True, why="test")
@@ -207,3 +213,34 @@ def test_after_three_attempts_of_its_own_the_ladder_calls_the_person():
         said = [climbing.propose(ALARM, context()) for _ in range(24)]
         assert [round(said[t].rate, 1) for t in (0, 6, 12)] == [0.1, 0.2, 0.3]
         assert [decision.kind for decision in said] == ["slow"] * 18 + ["human"] * 6
+
+
+def test_a_rung_that_cannot_move_a_robot_says_so_before_the_first_step():
+    """A base without a gripper, an arm with absolute joints, and a Cartesian arm that does not say where its tool is."""
+    base = replace(ACTIONS, dimensions=tuple(Dimension(name=n, kind="velocity", unit="m/s") for n in ("vx", "vy")))
+    absolute = replace(ACTIONS, dimensions=tuple(replace(d, kind="absolute") for d in ACTIONS.dimensions))
+    blind = replace(OBSERVATIONS, state=("x_m", "y_m", "gripper_open01"))
+    for actions, observations, lacks in (
+        (base, OBSERVATIONS, "a delta action dx.*a binary action gripper"),
+        (absolute, OBSERVATIONS, "a delta action dx, a delta action dy"),
+        (ACTIONS, blind, "a state z_m"),
+    ):
+        gate = {"retry": entry("retry", 40, 30, 0), "takeover": entry("takeover", 40, 30, 0)}
+        rungs = {"retry": Retry(), "takeover": Takeover()}
+        for rung in (Retry(), Ladder(rungs, ("retry", "takeover"), gate), Forced(Retry())):
+            require_robot(rung, ACTIONS, OBSERVATIONS)
+            with pytest.raises(SpecMismatchError, match=f"needs.* {lacks}"):
+                require_robot(rung, actions, observations)
+        shut = Ladder(rungs, ("retry", "takeover"), {**gate, "retry": entry("retry", 40, 1, 9)})
+        require_robot(shut, actions, observations)  # a rung that may not act need not be able to
+        for rung in (Takeover(), SafeStop(), Slow(), None):
+            require_robot(rung, actions, observations)
+
+
+def test_a_loop_refuses_such_a_rung_when_it_is_made():
+    sim = PointSim()
+    spec = replace(sim.observation_spec, state=tuple(f"{name}_of_the_base" for name in sim.observation_spec.state))
+    sim.observation_spec = spec
+    policy = SimpleNamespace(action_spec=sim.action_spec, observation_spec=spec)
+    with pytest.raises(SpecMismatchError, match="Retry backtracks"):
+        Loop(sim, policy, intervention=Retry())

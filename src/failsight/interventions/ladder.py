@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from failsight.core.contracts import Context, Intervention
+from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import CONTINUE, Decision, Verdict
+from failsight.interventions.fitness import require_robot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,11 @@ class Ladder:
         self._rungs, self._recoveries, self._patience = rungs, recoveries, patience
         self.open = tuple(name for name in order if name in gate and gate[name].open)
         self.reset()
+
+    def require_robot(self, actions: ActionSpec, observations: ObservationSpec) -> None:
+        """Every rung that may act must be able to. Raises SpecMismatchError."""
+        for name in self.open:
+            require_robot(self._rungs[name], actions, observations)
 
     def reset(self) -> None:
         """Back to the lowest rung."""

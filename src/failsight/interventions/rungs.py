@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from failsight.core.contracts import Context
+from failsight.core.errors import SpecMismatchError
+from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import CONTINUE, Array, Decision, DecisionKind, Verdict
 
 
@@ -60,6 +62,21 @@ class Retry:
         """No attempt made yet."""
         self._waypoints: list[Array] = []
         self._grip, self._wait, self.used = -1.0, 0, 0
+
+    def require_robot(self, actions: ActionSpec, observations: ObservationSpec) -> None:
+        """It moves the tool by dx, dy, dz, opens `gripper`, and reads where the tool is. Raises SpecMismatchError."""
+        kinds = {dimension.name: dimension.kind for dimension in actions.dimensions}
+        wanted = {"dx": "delta", "dy": "delta", "dz": "delta", "gripper": "binary"}
+        lacking = [f"a {kind} action {name}" for name, kind in wanted.items() if kinds.get(name) != kind]
+        lacking += [
+            f"a state {name}" for name in ("x_m", "y_m", "z_m", "gripper_open01") if name not in observations.state
+        ]
+        if lacking:
+            raise SpecMismatchError(
+                f"Retry backtracks along the tool's path and needs {', '.join(lacking)}; this robot has the actions "
+                f"{', '.join(actions.names) or 'none'} and the state {', '.join(observations.state) or 'none'}. "
+                "Leave the rung out, or use a person or a stop."
+            )
 
     @property
     def busy(self) -> bool:

@@ -16,8 +16,10 @@ from failsight.core.contracts import Context, Intervention
 from failsight.core.errors import UnknownNameError
 from failsight.core.harm import CollisionRule
 from failsight.core.rng import keyed_rng
+from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import Decision, DecisionKind, EpisodeKey, Outcome, Verdict
 from failsight.evaluation.paired import PairedEpisode
+from failsight.interventions.fitness import require_robot
 from failsight.interventions.ladder import GateEntry, Ladder
 from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover
 from failsight.monitor.bundle import load_monitor
@@ -80,6 +82,10 @@ class Forced:
     def __init__(self, inner: Intervention) -> None:
         self._inner = inner
         self.reset()
+
+    def require_robot(self, actions: ActionSpec, observations: ObservationSpec) -> None:
+        """What the inner one needs."""
+        require_robot(self._inner, actions, observations)
 
     def reset(self) -> None:
         """Not fired yet."""

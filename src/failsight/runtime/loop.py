@@ -31,6 +31,7 @@ from failsight.core.types import (
 )
 from failsight.episodes.recorder import EpisodeRecorder
 from failsight.episodes.verdicts import VerdictRow
+from failsight.interventions.fitness import require_robot
 from failsight.interventions.guard import Guard
 from failsight.runtime.robot import SimRobot, within
 from failsight.runtime.trace import Snapshot, Trace
@@ -59,10 +60,12 @@ class Loop:
         of a robot, so that a latch outlives them; deadline_s: longest wait for policy, monitor, intervention or
         operator; None: as long as they take.
 
-        Raises SpecMismatchError when policy and simulator mean different things, or nothing says how to hold still.
+        Raises SpecMismatchError when policy and simulator mean different things, or nothing says how to hold still,
+        or the intervention cannot work on this robot.
         """
         require_equal("Action specs of policy and simulator", policy.action_spec, sim.action_spec)
         require_equal("Observation specs of simulator and policy", sim.observation_spec, policy.observation_spec)
+        require_robot(intervention, sim.action_spec, sim.observation_spec)
         names = sim.observation_spec.state
         sim.action_spec.first(np.zeros(len(names)), names)
         self.sim, self.policy, self.monitor, self.operator = sim, policy, monitor, operator
@@ -334,7 +337,10 @@ class Loop:
         )
 
     def resume(self, snapshot: Snapshot, intervention: Intervention | None) -> Outcome:
-        """Run one future from a snapshot with the given intervention, to the end."""
+        """Run one future from a snapshot with the given intervention, to the end. Raises SpecMismatchError at once when
+        it cannot work on this robot.
+        """
+        require_robot(intervention, self.sim.action_spec, self.sim.observation_spec)
         self.sim.load_state(snapshot.sim)
         self.policy.load_state(snapshot.policy)
         if self.monitor is not None:
