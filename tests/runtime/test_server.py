@@ -466,6 +466,8 @@ def test_servers_that_are_not_ours_are_told_nothing_beyond_the_protocol():
     policy.reset(PointSim().task, EpisodeKey(seed=1, task="home", episode=0))
     assert policy.infer(SEEN, 0).failure is None
     policy.close()
+    with pytest.raises(FailsightError, match="sees agent, state"):
+        RemotePolicy(server.url, ACTIONS, OBSERVATIONS, keys={"agnt": "x"})
     server.stop()
     assert set(heard[0]) == {"prompt", "observation/image", "observation/state"}
 
@@ -526,3 +528,30 @@ def test_clients_in_turns_get_what_the_same_policy_says_alone_to_the_bit():
     for client in clients:
         client.close()
     server.stop()
+
+
+def test_neither_side_hangs_up_for_a_missing_pong(monkeypatch):
+    """A busy event loop answers no ping; 40 s into a first inference the library's default would end it."""
+    options = {}
+
+    def serve(*arguments, **given):
+        options.update(given)
+        return real(*arguments, **given)
+
+    real = server_module.serve
+    monkeypatch.setattr(server_module, "serve", serve)
+    server = Running(PointPolicy(), keys=KEYS)
+    assert options["ping_timeout"] is None
+    policy = RemotePolicy(server.url, keys=KEYS)
+    assert policy._connection.ping_timeout is None
+    policy.close()
+    server.stop()
+
+
+def test_a_server_that_is_busy_in_its_loop_is_waited_for():
+    async def busy(connection):
+        time.sleep(1.5)
+        await connection.send(pack({"actions": CHUNK}))
+
+    (output,) = ask(busy, timeout_s=5.0)
+    np.testing.assert_array_equal(output.chunk, CHUNK)

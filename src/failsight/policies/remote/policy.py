@@ -68,6 +68,9 @@ class RemotePolicy:
         self.execute = read_count(execute or metadata.get("execute", 1), f"{url} execute", 1, 10_000)
         self.fingerprint = one_line(read_text(metadata.get("policy", url), f"{url} policy", 1000))
         self._fields = _known_fields(metadata)
+        known = [name for name, _, _ in self.observation_spec.cameras] + ["state"]
+        if set(self._keys) - set(known):
+            self._fail(f"keys names {sorted(set(self._keys) - set(known))}; {url} sees {', '.join(known)}.")
 
     def _connect(self) -> dict[str, Any]:
         """A new connection; returns what the server says first."""
