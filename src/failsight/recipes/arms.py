@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from failsight.core.harm import CollisionRule
 from failsight.core.rng import keyed_rng
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import Decision, DecisionKind, EpisodeKey, Outcome, Verdict
+from failsight.episodes.verdicts import VerdictRow
 from failsight.evaluation.paired import PairedEpisode
 from failsight.interventions.fitness import require_robot
 from failsight.interventions.ladder import GateEntry, Ladder
@@ -74,6 +75,8 @@ class ForkRecord:
     """Outcome of continuing a second time from the trigger (A/A); None without a trigger."""
     error: str = ""
     """Why doing nothing errored; empty: it did not."""
+    rows: dict[str, tuple[VerdictRow, ...]] = field(default_factory=dict, repr=False, compare=False)
+    """What was judged, decided and guarded, by arm (`none` too); stored apart from the record."""
 
 
 class Forced:
@@ -118,11 +121,12 @@ def fork_episode(plan: ArmPlan, bench: Bench, key: EpisodeKey) -> ForkRecord:
     at_trigger, at_placebo = _run_base(loop, key, placebo)
     base, trigger_step = loop.trace, loop.trace.trigger_step
     arms: dict[str, PairedEpisode] = {}
+    rows = {"none": tuple(base.rows)}
     for name in plan.arms:
         snapshot = at_placebo if name == "placebo" else at_trigger
         if snapshot is not None:
             loop.resume(snapshot, make_arm(name, plan.gate))
-            arms[name] = summarise(key, loop.trace, True)
+            arms[name], rows[name] = summarise(key, loop.trace, True), tuple(loop.trace.rows)
     again = loop.resume(at_trigger, None) if at_trigger is not None else None
     return ForkRecord(
         key=key,
@@ -131,6 +135,7 @@ def fork_episode(plan: ArmPlan, bench: Bench, key: EpisodeKey) -> ForkRecord:
         arms=arms,
         again=again,
         error=base.error,
+        rows=rows,
     )
 
 

@@ -5,6 +5,7 @@
     gate.jsonl   forks that decide which rungs may act         seed s + 1
     test/        episodes nobody has seen, doing nothing       seed s + 2
     arms.jsonl   every arm on those same episodes
+    *_verdicts/  what was judged, decided and guarded in those forks
 
 Collection and forks go on where they were interrupted.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,10 +22,12 @@ from failsight.core.errors import EpisodeDataError
 from failsight.core.types import EpisodeKey, Outcome, Perturbation
 from failsight.episodes.meta import EpisodeMeta, write_text_atomic
 from failsight.episodes.run import Run
+from failsight.episodes.verdicts import Judge
 from failsight.evaluation.paired import PairedEpisode
 from failsight.recipes.arms import ArmPlan, ForkRecord, gate_from, run_forks
 from failsight.recipes.collecting import CollectOptions, collect_run
 from failsight.recipes.fitting import FitOptions, Fitted, fit_run
+from failsight.recipes.fork_verdicts import keep_verdicts
 from failsight.recipes.tabletop import all_tasks, plan
 
 GATE_ARMS = ("slow", "retry", "takeover")
@@ -151,9 +154,12 @@ def _forks(
         tick("")
     lines = [json.dumps({"stamp": stamp}), *(json.dumps(_record_json(record)) for record in done.values())]
     write_text_atomic(path, "\n".join(lines) + "\n")
+    marks = json.loads((folder / "bundle/fingerprint.json").read_text())
+    judge = Judge(bundle=marks["bundle"], policy=marks["policy"])
     with path.open("a") as file:
         for record in run_forks(todo, arm_plan, config.sim, config.policy, folder / "bundle", config.workers):
-            done[record.key] = record
+            keep_verdicts(folder / f"{name}_verdicts", keys.index(record.key), record, judge)
+            done[record.key] = record = replace(record, rows={})
             file.write(json.dumps(_record_json(record)) + "\n")
             file.flush()
             tick(f"{sum(r.trigger_step is not None for r in done.values())} triggers")
@@ -184,7 +190,8 @@ def _read_records(path: Path, stamp: str) -> Iterator[ForkRecord]:
 
 
 def _record_json(record: ForkRecord) -> dict[str, Any]:
-    data = asdict(record)
+    data = asdict(replace(record, rows={}))
+    del data["rows"]
     data["key"]["perturbations"] = record.key.condition
     return data
 

@@ -29,6 +29,7 @@ from failsight.recipes.arms import aa_flips, gate_from, paired
 from failsight.recipes.collecting import commit, versions
 from failsight.recipes.experiment import TEST_ARMS, ExperimentResult
 from failsight.recipes.fitting import DEFAULT
+from failsight.recipes.fork_verdicts import guard_counts
 
 SHARES = {"25": 0.25, "50": 0.50}
 """Elapsed time at which detection is judged, as share of the declared horizon."""
@@ -84,6 +85,7 @@ def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) 
         "failure_reduction": arms["ladder"]["failure_reduction"],
         "human_minutes_per_hour": arms["ladder"]["human_minutes_per_hour"],
         "aa_flips": {"flips": flips, "forks": forks},
+        "guard": guard_counts(result.bundle.parent / "arms_verdicts"),
         "monitor": monitor_latency(result.test_run, result.bundle),
     }
 
