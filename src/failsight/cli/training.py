@@ -198,7 +198,7 @@ def serve(
     def ready(found: int) -> None:
         console.print(f"serving {checkpoint} at ws://{host}:{found}", markup=False, soft_wrap=True)
 
-    secret = token or os.environ.get("FAILSIGHT_TOKEN", "")
+    secret = token or os.environ.get("FAILSIGHT_TOKEN", "").strip()
     require_address(host, port, secret)
     server = make_server(checkpoint, key_table(camera), outcomes, question if ask else None, secret)
     asyncio.run(server.run(host, port, ready))

@@ -35,7 +35,7 @@ def make_policy(name: str) -> Policy:
         policy: Policy = resolve("policy", name, POLICIES)()
         return policy
     if name.startswith(("ws://", "wss://")):
-        token = os.environ.get("FAILSIGHT_TOKEN", "")
+        token = os.environ.get("FAILSIGHT_TOKEN", "").strip()
         remote: Policy = load("failsight.policies.remote.policy:RemotePolicy")(name, token=token)
         return remote
     if Path(name).exists():

@@ -58,14 +58,25 @@ class RemotePolicy:
         self._connection: ClientConnection | None = None
         self._key: EpisodeKey | None = None
         self._prompt, self._told, self._answered = "", True, False
-        metadata = self._metadata = self._connect()
+        self._metadata = self._connect()
+        try:
+            self._read_metadata(action_spec, observation_spec, execute)
+        except EpisodeDataError as error:
+            self._fail(str(error))
+
+    def _read_metadata(
+        self, action_spec: ActionSpec | None, observation_spec: ObservationSpec | None, execute: int | None
+    ) -> None:
+        """What is given counts; the rest has to be in the server's metadata."""
+        metadata, url = self._metadata, self._url
         if "action_spec" not in metadata and (action_spec is None or observation_spec is None):
-            raise FailsightError(f"{url} does not say what its actions mean; give action_spec and observation_spec.")
+            self._fail(f"{url} does not say what its actions mean; give action_spec and observation_spec.")
         self.action_spec = action_spec or read_action_spec(metadata["action_spec"], f"{url} action_spec")
         self.observation_spec = observation_spec or read_observation_spec(
             metadata.get("observation_spec"), f"{url} observation_spec"
         )
-        self.execute = read_count(execute or metadata.get("execute", 1), f"{url} execute", 1, 10_000)
+        said = metadata.get("execute", 1) if execute is None else execute
+        self.execute = read_count(said, f"{url} execute", 1, 10_000)
         self.fingerprint = one_line(read_text(metadata.get("policy", url), f"{url} policy", 1000))
         self._fields = _known_fields(metadata)
         known = [name for name, _, _ in self.observation_spec.cameras] + ["state"]
