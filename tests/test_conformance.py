@@ -187,6 +187,7 @@ def own_arrays(name):
 
 OWN = ("recurrent", "salus-mlp", "clock", "task-prior")
 FITTED = {
+    "blend": "blend",
     "ledger": "ledger",
     "gru-td": "gru_td",
     "gru-td-hidden": "gru_td_hidden",
