@@ -69,14 +69,26 @@ def knows_conditions(facts: EpisodeFacts) -> bool:
 def sets_of(
     stored: Stored, facts: EpisodeFacts, view: str, moment: str, adds_prior: bool = True
 ) -> list[Ranking] | None:
-    """Test sets of a view; None where the detector was not run under its protocol, or conditions are not known."""
+    """Test sets of a view; None where the detector was not run under its protocol, or conditions are not known.
+
+    Both protocols score every episode once, so their splits are one test set: every pair of a task counts once, not only
+    the few that fell into the same fold.
+    """
     protocol, part, within, prior = VIEWS[view]
     if protocol not in stored or (within == "condition" and not knows_conditions(facts)):
         return None
-    sets = rankings(stored[protocol], facts, part, f"alive{moment}", prior=prior and adds_prior)
+    sets = merged(rankings(stored[protocol], facts, part, f"alive{moment}", prior=prior and adds_prior))
     if within == "condition" and facts.condition is not None:
         return [r._replace(task=facts.condition[r.unit]) for r in sets]
     return sets
+
+
+def merged(sets: Sequence[Ranking]) -> list[Ranking]:
+    """One test set out of several; scores of an episode that several of them hold stay apart."""
+    units = np.concatenate([r.unit for r in sets]) if sets else np.zeros(0, int)
+    if len(np.unique(units)) < len(units):
+        return list(sets)
+    return [Ranking(*(np.concatenate([getattr(r, name) for r in sets]) for name in Ranking._fields))]
 
 
 def moment_figures(stored: Stored, facts: EpisodeFacts, boots: Bootstraps, adds_prior: bool) -> dict[str, Any]:
