@@ -135,6 +135,15 @@ def test_the_score_is_that_of_the_step_not_the_largest_before_it():
     assert sets.score.tolist() == [1.0, 2.0]
 
 
+def test_pairs_across_folds_count_for_evidence_and_not_for_constants():
+    """Failure and success fell into different folds: the evidence ranks them (100); the constants of two fits must not."""
+    about = facts(["a"] * 2, [True, False], [8, 8])
+    folds = [traces({0: np.full(8, 2.0)}, seen=(0,)), traces({1: np.full(8, 1.0)}, seen=(1,))]
+    (merged,) = sets_of({"folds": folds}, about, "seen_within", "50", True)
+    assert merged.unit.tolist() == [0, 1]
+    assert [r.unit.tolist() for r in sets_of({"folds": folds}, about, "seen_within", "50", False)] == [[0], [1]]
+
+
 def test_what_could_not_be_judged_is_left_out_and_not_zero():
     about = facts(["a"] * 2, [True, False], [8, 8])
     row = traces({0: np.full(8, np.nan), 1: np.zeros(8)}, seen=(0, 1))

@@ -71,13 +71,16 @@ def sets_of(
 ) -> list[Ranking] | None:
     """Test sets of a view; None where the detector was not run under its protocol, or conditions are not known.
 
-    Both protocols score every episode once, so their splits are one test set: every pair of a task counts once, not only
-    the few that fell into the same fold.
+    Both protocols score every episode once, so the splits of a detector are one test set: every pair of a task counts
+    once, not only the few that fell into the same fold. Controls (`adds_prior` false) are constants of their fit, which
+    differ by the outcomes that were held out: pairs across splits would rank by them (17 instead of 50), so theirs stay
+    apart.
     """
     protocol, part, within, prior = VIEWS[view]
     if protocol not in stored or (within == "condition" and not knows_conditions(facts)):
         return None
-    sets = merged(rankings(stored[protocol], facts, part, f"alive{moment}", prior=prior and adds_prior))
+    sets = rankings(stored[protocol], facts, part, f"alive{moment}", prior=prior and adds_prior)
+    sets = merged(sets) if adds_prior else sets
     if within == "condition" and facts.condition is not None:
         return [r._replace(task=facts.condition[r.unit]) for r in sets]
     return sets
