@@ -96,6 +96,8 @@ HOLDS = [
     (Dimension(name="dx", kind="delta", unit="m"), (), (), 0.0),
     (Dimension(name="gripper", kind="binary", unit="sign"), ("gripper_open01",), (0.9,), -1.0),
     (Dimension(name="gripper", kind="binary", unit="sign"), ("gripper_open01",), (0.1,), 1.0),
+    (Dimension(name="gripper", kind="binary", unit="sign"), ("finger_l_m", "finger_r_m"), (0.039, -0.039), -1.0),
+    (Dimension(name="gripper", kind="binary", unit="sign"), ("finger_l_m", "finger_r_m"), (0.01, -0.01), 1.0),
     (Dimension(name="gripper", kind="absolute", unit="m", low=0.0, high=0.08), ("gripper_open01",), (0.1,), 0.08),
 ]
 
@@ -244,3 +246,10 @@ def test_a_loop_refuses_such_a_rung_when_it_is_made():
     policy = SimpleNamespace(action_spec=sim.action_spec, observation_spec=spec)
     with pytest.raises(SpecMismatchError, match="Retry backtracks"):
         Loop(sim, policy, intervention=Retry())
+
+
+@pytest.mark.parametrize("sim", ["tabletop", "metaworld", "libero"])
+def test_every_simulators_actions_can_be_held_from_its_state(sim):
+    env = pytest.importorskip(f"failsight.sims.{sim}.env")
+    held = env.ACTION_SPEC.first(np.full(len(env.STATE_NAMES), 0.9), env.STATE_NAMES)
+    assert held.tolist() == [0.0] * (len(held) - 1) + [-1.0], "an open gripper stays open"

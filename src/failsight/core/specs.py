@@ -26,6 +26,8 @@ class Access(IntEnum):
     HIDDEN = 4
 
 
+_OPEN_GAP_M = 0.04
+"""Fingers farther apart than this are open."""
 _ACCESS = ", ".join(access.name.lower() for access in Access)
 
 
@@ -128,7 +130,7 @@ class ActionSpec:
         """(A,) the hold before any action was sent, from the measured state (S,) and the names of its entries.
 
         A dimension that needs its last value takes the state entry of its name, with or without its unit (`j0`,
-        `j0_rad`); a gripper keeps the side its measured `gripper_open01` is on.
+        `j0_rad`); a gripper keeps the side its measured `gripper_open01` or fingers (`finger_..._m`) are on.
 
         Raises SpecMismatchError naming a dimension that has neither: whatever can move a robot has no default.
         """
@@ -137,10 +139,9 @@ class ActionSpec:
     def _first(self, dimension: Dimension, state: Array, names: list[str]) -> float:
         if dimension.still is not None:
             return dimension.still
-        if dimension.name == "gripper" and "gripper_open01" in names:
-            opening = float(state[names.index("gripper_open01")])
-            closed = dimension.high if self.gripper_closed_sign > 0 else dimension.low
-            return dimension.low + dimension.high - closed if opening > 0.5 else closed
+        opened = _opened(state, names) if dimension.name == "gripper" else None
+        if opened is not None:
+            return dimension.low if opened == (self.gripper_closed_sign > 0) else dimension.high
         for name in (dimension.name, f"{dimension.name}_{dimension.unit}"):
             if dimension.kind == "absolute" and name in names:
                 return float(state[names.index(name)])
@@ -168,6 +169,14 @@ class ActionSpec:
             rate_hz=read_number(data["rate_hz"], "action, rate_hz", 0.0),
             gripper_closed_sign=int(sign),
         )
+
+
+def _opened(state: Array, names: list[str]) -> bool | None:
+    """Whether the measured gripper is open; None when nothing measures it."""
+    if "gripper_open01" in names:
+        return float(state[names.index("gripper_open01")]) > 0.5
+    fingers = [i for i, name in enumerate(names) if name.startswith("finger") and name.endswith("_m")]
+    return float(np.abs(state[fingers]).sum()) > _OPEN_GAP_M if fingers else None
 
 
 def _camera(name: Any, height: Any, width: Any) -> tuple[str, int, int]:
