@@ -1,5 +1,7 @@
 """What was judged and decided is stored with the episode it belongs to, and comes back as it was."""
 
+import shutil
+
 import numpy as np
 import pytest
 from test_store import make_meta
@@ -12,7 +14,7 @@ from failsight.episodes.run import Run
 from failsight.episodes.seal import seal
 from failsight.episodes.verdicts import Judge, VerdictRow, alarm_steps, count_alarms, read_verdicts, write_verdicts
 from failsight.labels.outcome import OutcomeLabeler
-from failsight.labels.table import label_run
+from failsight.labels.table import label_run, read_labels
 from failsight.recipes.listing import EpisodeFilter, list_episodes
 from failsight.runtime import collect as collecting
 from failsight.runtime.collect import prepare, record_episode
@@ -133,3 +135,22 @@ def test_an_episode_that_never_began_has_no_steps(tmp_path, broken, monkeypatch)
     run = Run(tmp_path)
     assert [len(e.states) for e in run.read()][1] == 0
     assert [m.length > 0 for m in run.episodes] == [t not in broken for t in range(3)]
+
+
+def test_derived_tables_of_another_run_are_refused(tmp_path):
+    """Two runs of the same plan: as many steps, the same episodes, and still not the same run."""
+    for name in ("one", "two"):
+        bench, meta = make_meta()
+        for ticket in prepare(tmp_path / name, meta, resume=False):
+            record_episode(tmp_path / name, 0.0, bench, ticket)
+        seal(tmp_path / name)
+        label_run(Run(tmp_path / name), OutcomeLabeler())
+        write_verdicts(tmp_path / name, JUDGE, {0: rows(2)})
+        assert len(read_labels(Run(tmp_path / name))) == 3
+        assert len(read_verdicts(tmp_path / name)[JUDGE]) == 2
+    shutil.copytree(tmp_path / "one/labels", tmp_path / "two/labels", dirs_exist_ok=True)
+    shutil.copytree(tmp_path / "one/verdicts", tmp_path / "two/verdicts", dirs_exist_ok=True)
+    with pytest.raises(EpisodeDataError, match="made from another run"):
+        read_labels(Run(tmp_path / "two"))
+    with pytest.raises(EpisodeDataError, match="made from another run"):
+        read_verdicts(tmp_path / "two")

@@ -80,6 +80,21 @@ def require_sealed(root: Path, name: str, data: bytes) -> None:
         raise not_sealed(root, name)
 
 
+def require_whole(root: Path) -> None:
+    """Refuse a run of which any file, videos too, is not what was sealed; reads all of them.
+
+    Raises EpisodeDataError naming the first one; says nothing where there are no checksums.
+    """
+    known = read_checksums(root)
+    for name, digest in known.files.items() if known else ():
+        try:
+            found = digest_of(root / name)
+        except OSError as error:
+            raise EpisodeDataError(f"Cannot read {root / name} ({reason(error)}); restore it from a copy.") from error
+        if found != digest:
+            raise not_sealed(root, name)
+
+
 def not_sealed(root: Path, name: str) -> EpisodeDataError:
     """The refusal of a file that is whole in itself and not the one that was sealed."""
     return EpisodeDataError(

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.parquet import read_table, write_table
+from failsight.episodes.derived import read_derived, write_derived
 
 UNMONITORED = "unmonitored"
 """Name of the table of episodes that ran without a bundle: their guard events and decisions."""
@@ -87,7 +87,7 @@ def store_verdicts(root: Path, tables: Sequence[pa.Table]) -> Path:
     """Join tables of one judge into `root/verdicts/<bundle>.parquet`."""
     joined = pa.concat_tables(tables)
     path = root / "verdicts" / f"{_file_name(judge_of(joined).bundle)}.parquet"
-    write_table(path, joined)
+    write_derived(root, path, joined)
     return path
 
 
@@ -104,7 +104,7 @@ def read_verdicts(root: Path) -> dict[Judge, pd.DataFrame]:
     """
     found: dict[Judge, pd.DataFrame] = {}
     for path in sorted((root / "verdicts").glob("[!.]*.parquet")):
-        table = read_table(path)
+        table = read_derived(root, path)
         if table.schema.names != SCHEMA.names:
             raise EpisodeDataError(f"{path} has other columns than verdicts have; delete it or judge the run again.")
         found[judge_of(table)] = table.to_pandas()

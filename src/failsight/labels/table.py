@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from failsight.core.contracts import Labeler, Labels
 from failsight.core.errors import EpisodeDataError
 from failsight.core.foreign import read_count, read_success
 from failsight.core.types import FAILURE_TYPES, Outcome
+from failsight.episodes.derived import read_derived, write_derived
 from failsight.episodes.meta import EpisodeMeta
-from failsight.episodes.parquet import read_frame, write_frame
 from failsight.episodes.run import Run
 
 WITH_EVENTS = ("tabletop", "navigation", "navigation-2d")
@@ -40,7 +41,8 @@ def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
         for ticket, label in labels.items()
     ]
     columns = ["ticket", "success", "failure_type", "onset", "dimension"]
-    write_frame(run.root / "labels" / f"{labeler.name}.parquet", pd.DataFrame(rows, columns=columns))
+    table = pa.Table.from_pandas(pd.DataFrame(rows, columns=columns), preserve_index=False)
+    write_derived(run.root, run.root / "labels" / f"{labeler.name}.parquet", table)
     return labels
 
 
@@ -58,7 +60,7 @@ def read_labels(run: Run) -> dict[int, Labels]:
     metas = {meta.ticket: meta for meta in run.episodes}
     dimensions = len(run.meta.action_spec.dimensions)
     labels = {}
-    for i, row in enumerate(read_frame(path).to_dict("records")):
+    for i, row in enumerate(read_derived(run.root, path).to_pylist()):
         try:
             meta = metas[row["ticket"]]
             labels[meta.ticket] = _labels(row, meta, dimensions, f"{path} row {i}")

@@ -14,6 +14,7 @@ from failsight.core.demonstrations import Demonstration, DemonstrationSet, load_
 from failsight.core.errors import EpisodeDataError, StorageError
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import Array, Outcome
+from failsight.episodes.checksums import require_whole
 from failsight.episodes.consistency import with_steps
 from failsight.episodes.lerobot import LeRobotFolder
 from failsight.episodes.mobile_vla import files_of, read_folder
@@ -110,7 +111,11 @@ def _read(path: Path) -> tuple[Iterator[Demonstration], ActionSpec, ObservationS
 
 
 def _read_run(path: Path) -> tuple[Iterator[Demonstration], ActionSpec, ObservationSpec]:
-    """A run of ours: units from its own specs, failure labels from its label table, tokens where somebody set them."""
+    """A run of ours: units from its own specs, failure labels from its label table, tokens where somebody set them.
+
+    It is read once and kept, so every file is compared with its checksum before.
+    """
+    require_whole(path)
     run, folder = Run(path), LeRobotFolder(path)
     _require_same_columns(run, folder)
     labels, tokens = read_labels(run), read_tokens(run)
