@@ -10,15 +10,22 @@ import torch
 from lattice_data import make_config, make_data, save_family
 from safetensors.torch import load_file, save_file
 
-from failsight.core.errors import FailsightError, SpecMismatchError
+from failsight.core.errors import FailsightError, SpecMismatchError, UnknownNameError
 from failsight.policies.vla.base import resolve_source, weight_files
 from failsight.policies.vla.design import BackboneConfig, FailureConfig, HeadConfig, HistoryConfig
 from failsight.policies.vla.finite import better, require_finite_statistics
 from failsight.policies.vla.fit import Hooks, Split, Training, fit
+from failsight.policies.vla.model import VLAModel
 from failsight.policies.vla.options import Augment, FitConfig
 from failsight.policies.vla.pixels import SYMMETRIC, pixel_scaling
+from failsight.policies.vla.policy import TinyPolicy
 from failsight.policies.vla.precision import Skips
+from failsight.policies.vla.sampling import Plan, rows_of
+from failsight.policies.vla.schedule import rate
+from failsight.policies.vla.shipped import CHECKPOINTS
 from failsight.policies.vla.store import fingerprint, load_model
+from failsight.policies.vla.windows import Windows
+from failsight.recipes.offline import validation_error
 from failsight.recipes.policy_training import train
 from failsight.recipes.train_config import TrainConfig
 
@@ -414,3 +421,74 @@ def test_a_training_goes_on_only_with_the_same_split_augmentation_and_base(data,
     change(base / "model.safetensors", lambda t: t[sorted(t)[0]].add_(1.0))
     with pytest.raises(FailsightError, match="holds a training with other base"):
         fit(data, config, FIT, SPLIT, tmp_path / "run", augment=Augment())
+
+
+# ------------------------------------------------------------------------------------------------ words and labels
+
+
+def test_words_that_mean_nothing_do_not_mean_something_else(data):
+    config = make_config(data, "tiny", "", "fc", "one-step", "full")
+    with pytest.raises(UnknownNameError, match="schedule 'cosin'"):
+        rate("cosin", 0, 0, 9)
+    with pytest.raises(UnknownNameError, match="sampling 'shuffled'"):
+        rows_of(Plan("shuffled", 2, 1, 1, 0), 9, 0, 0, 0)
+    with pytest.raises(UnknownNameError, match="part to train 'head'"):
+        VLAModel(config).train_only("head")
+    with pytest.raises(UnknownNameError, match="tuning 'lorra'"):
+        VLAModel(replace(config, backbone=replace(config.backbone, tuning="lorra")))
+    with pytest.raises(FailsightError, match="no failure head to train alone"):
+        VLAModel(config).train_only("failure")
+
+
+def test_a_failure_head_needs_labels_and_a_rate(data, tmp_path):
+    config = make_config(data, "tiny", "", "fc", "one-step", "full", failure=True)
+    plain = make_data(tmp_path / "plain")
+    with pytest.raises(
+        FailsightError, match=r"learns from failure labels, and the training episodes of test data have none"
+    ):
+        fit(plain, config, FIT, SPLIT, tmp_path / "run")
+    unknown = np.full(len(plain.actions), np.nan, np.float32)
+    with pytest.raises(FailsightError, match="learns from failure labels"):
+        fit(replace(plain, fails=unknown, left=unknown), config, FIT, SPLIT, tmp_path / "run")
+    some = unknown.copy()
+    some[3] = 1.0
+    fit(replace(plain, failing=some), config, FIT, SPLIT, tmp_path / "some")
+    still = replace(config, action_spec=replace(config.action_spec, rate_hz=0.0))
+    with pytest.raises(FailsightError, match="counts in seconds"):
+        VLAModel(still)
+
+
+def test_data_that_says_less_far_ahead_than_the_policy_predicts(data):
+    config = make_config(data, "tiny", "", "fc", "one-step", "full", chunk=2)
+    short = replace(data, chunks=np.zeros((len(data.actions), 1, 3), np.float32))
+    with pytest.raises(
+        SpecMismatchError, match="for 1 steps from each frame and the policy predicts 2; set --chunk to 1"
+    ):
+        Windows(short, config, (0,), None)
+
+
+def test_wordings_of_nothing_in_the_data_are_refused(data, tmp_path):
+    table = tmp_path / "words.json"
+    table.write_text(json.dumps({"fly to the moon": ["off we go"]}))
+    with pytest.raises(FailsightError, match="words none of the instructions of test data otherwise"):
+        train(data.folder, TrainConfig(paraphrases=table, fit=FIT), tmp_path / "run")
+
+
+def test_a_split_is_known_of_the_data_it_was_made_from(data, tmp_path):
+    options = TrainConfig(backbone=BackboneConfig(width=32, depth=1), head=HeadConfig(kind="fc", width=16),
+                          history=HistoryConfig(kind="one-step", window=1), chunk=2, validation_share=0.4, fit=FIT)  # fmt: skip
+    last = train(data.folder, options, tmp_path / "run").last
+    other = make_data(tmp_path / "other", labels=True, seed=4)
+    with pytest.raises(FailsightError, match="nobody knows its split"):
+        validation_error(last, other.folder, "train")
+    assert np.isfinite(validation_error(last, other.folder, "all").value)
+
+
+def test_weights_that_are_not_numbers_are_not_loaded(whole, data, tmp_path):
+    tiny = fit(data, make_config(data, "tiny", "", "fc", "one-step", "full"), FIT, SPLIT, tmp_path / "tiny").last
+    for folder, file in ((whole, "backbone/weights.safetensors"), (whole, "head.safetensors"),
+                         (tiny, "backbone.safetensors"), (CHECKPOINTS / "tabletop-weak", "model.safetensors")):  # fmt: skip
+        broken = copy(folder, tmp_path / f"{folder.name}-{file.replace('/', '-')}")
+        change(broken / file, lambda t: t[sorted(t)[0]].view(-1)[0].fill_(float("nan")))
+        with pytest.raises(FailsightError, match="holds weights that are not finite"):
+            TinyPolicy.load(broken) if "weak" in folder.name else load_model(broken)

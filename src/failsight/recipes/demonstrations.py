@@ -8,12 +8,15 @@ the label is what the expert would do from here, not what the noise did.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+import multiprocessing.process
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import Empty
 from typing import NamedTuple
 
 import numpy as np
 
+from failsight.core.errors import FailsightError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import Array, EpisodeKey, Perturbation
 from failsight.policies.vla.data import Frames, save_frames
@@ -137,12 +140,24 @@ def collect_demonstrations(
         process.start()
     parts: dict[int, tuple[int, dict[str, Array]]] = {}
     while len(parts) < episodes:
-        index, task, arrays = queue.get(timeout=300)
+        index, task, arrays = _next(queue, processes)
         parts[index] = (task, arrays)
         progress(len(parts))
     for process in processes:
         process.join()
     save_frames(_assemble(parts), instructions(), folder)
+
+
+def _next(queue: multiprocessing.Queue[_Part], processes: Sequence[multiprocessing.process.BaseProcess]) -> _Part:
+    """The next part. Raises FailsightError when a worker died and nothing more comes."""
+    while True:
+        try:
+            return queue.get(timeout=5)
+        except Empty:
+            if any(process.exitcode for process in processes):
+                raise FailsightError(
+                    "A process that records demonstrations died; run the same command again."
+                ) from None
 
 
 def _assemble(parts: dict[int, tuple[int, dict[str, Array]]]) -> Frames:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
+from failsight.core.errors import FailsightError
 from failsight.evaluation.intervals import Estimate, bootstrap
 from failsight.policies.vla.model import VLAModel
 from failsight.policies.vla.sampling import flow_draws
@@ -26,13 +27,18 @@ Part = Literal["all", "train", "validation"]
 def validation_error(checkpoint: Path, data_path: Path, part: Part) -> Estimate:
     """Mean action loss over windows of a data set, bootstrapped over episodes.
 
-    `train` and `validation` are the episodes of the checkpoint's own random split of this data set.
+    `train` and `validation` are the episodes of the checkpoint's own random split of this data set. Raises FailsightError
+    when it was trained on other data.
     """
     data = open_data(data_path)
     model = load_model(checkpoint)
     config = model.config
     episodes: tuple[int, ...] = tuple(range(len(data.episodes)))
     if part != "all":
+        if config.provenance.get("data_fingerprint") != data.fingerprint:
+            raise FailsightError(
+                f"{checkpoint} was not trained on {data_path} as it is now, so nobody knows its split."
+            )
         seed = int(config.provenance["fit"]["seed"])
         total = int(config.provenance["episodes"]) + int(config.provenance["validation_episodes"])
         share = int(config.provenance["validation_episodes"]) / max(1, total)

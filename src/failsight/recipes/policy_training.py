@@ -152,6 +152,11 @@ def train(
     with processes.main_process_first():  # the others find the converted data
         data = open_data(data_path, cache)
     if phrasings is not None:
+        if not set(phrasings) & set(data.instructions):
+            raise FailsightError(
+                f"{options.paraphrases} words none of the instructions of {data.source} otherwise (the first is "
+                f"{data.instructions[0]!r}); its keys must be instructions as they stand in the data."
+            )
         data = replace(data, phrasings=phrasings)
     split = split_of(data, options.hold_out, options.validation_share, options.fit.seed)
     config = make_config(data, options, split)

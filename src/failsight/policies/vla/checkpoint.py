@@ -13,6 +13,7 @@ from failsight.core.errors import FailsightError
 from failsight.policies.vla.config import TinyConfig
 from failsight.policies.vla.finite import require_finite_weights
 from failsight.policies.vla.network import TinyVLA
+from failsight.policies.vla.whole import require_finite
 
 
 def save_checkpoint(network: TinyVLA, folder: Path) -> None:
@@ -36,12 +37,14 @@ def load_checkpoint(folder: Path) -> tuple[TinyVLA, str]:
         raise FailsightError(f"{config} is of type {data.get('type')!r}; this version loads 'tiny'.")
     network = TinyVLA(TinyConfig.from_dict(data))
     try:
-        network.load_state_dict(load_file(weights))
+        found = load_file(weights)
+        network.load_state_dict(found)
     except (RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise FailsightError(
             f"{weights} does not fit its config.json or this version: {first} Train it again."
         ) from error
+    require_finite(found, weights)
     return network, fingerprint(folder)
 
 

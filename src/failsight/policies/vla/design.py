@@ -184,6 +184,12 @@ def require_cell(head: HeadConfig, history: HistoryConfig, chunk: int) -> None:
         )
 
 
+def require_tuning(name: str) -> None:
+    """Raises UnknownNameError for a tuning that does not exist."""
+    if name not in get_args(Tuning):
+        raise UnknownNameError("tuning", name, get_args(Tuning))
+
+
 def cells() -> list[tuple[str, str]]:
     """Every (head, history) that exists."""
     return [(head, history) for head in HEADS for history in HISTORIES if (head, history) not in _REFUSED]

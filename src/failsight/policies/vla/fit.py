@@ -127,6 +127,11 @@ class Training:
         if not len(self.windows):
             raise FailsightError("No training windows: the split leaves no episode to train on.")
         require_choice(options.best_by, len(self.valid), hooks.success is not None)
+        if config.failure is not None and not _labelled(data, split.train):
+            raise FailsightError(
+                f"A failure head learns from failure labels, and the training episodes of {data.source} have none; label "
+                "the run with: failsight label RUN, or train without --failure-head."
+            )
         torch.manual_seed(options.seed)
         model = VLAModel(config)
         if start is not None:
@@ -329,6 +334,13 @@ class Training:
             raise StorageError(f"Cannot write into {self.folder}: {error.strerror}.") from error
         self.tracker.add(self.step, values)
         self.hooks.progress(self.step, values)
+
+
+def _labelled(data: DemonstrationSet, episodes: Sequence[int]) -> bool:
+    """Whether anything a failure head learns is known of any of the episodes."""
+    rows = [data.episodes[e] for e in episodes]
+    tables = [values for values in (data.fails, data.failing, data.left) if values is not None]
+    return any(not np.isnan(values[r.first : r.first + r.length]).all() for values in tables for r in rows)
 
 
 def _unsound(batch: WindowBatch) -> Array:

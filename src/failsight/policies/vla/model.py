@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from failsight.core.errors import FailsightError
+from failsight.core.errors import FailsightError, UnknownNameError
 from failsight.policies.vla.backbone import Features, VLMBackbone
 from failsight.policies.vla.batch import WindowBatch
-from failsight.policies.vla.design import VLAConfig, require_cell
+from failsight.policies.vla.design import VLAConfig, require_cell, require_tuning
 from failsight.policies.vla.discrete import DiscreteHead, encode
 from failsight.policies.vla.failure_head import FailureHead, FailureLoss, failure_error
 from failsight.policies.vla.heads import HEADS, FlowHead, Loss, binary_dimensions
@@ -39,6 +39,9 @@ class VLAModel(nn.Module):
         """`folder`: the checkpoint whose weights will be restored; None starts from the base weights."""
         super().__init__()
         require_cell(config.head, config.history, config.chunk)
+        require_tuning(config.backbone.tuning)
+        if config.failure is not None and not config.action_spec.rate_hz > 0:
+            raise FailsightError("A failure head counts in seconds, and the data do not say how many steps one has.")
         self.config = config
         cameras, discrete = len(config.observation_spec.cameras), config.head.kind == "discrete"
         self.backbone: Any
@@ -164,10 +167,17 @@ class VLAModel(nn.Module):
         return torch.where(binary, torch.where(chunk > 0, 1.0, -1.0), chunk)
 
     def train_only(self, part: str) -> None:
-        """`all`, `failure` (the failure head on a frozen policy) or `heads` (the backbone stays as it is)."""
+        """`all`, `failure` (the failure head on a frozen policy) or `heads` (the backbone stays as it is).
+
+        Raises UnknownNameError for another part, FailsightError for a failure head that is not there.
+        """
+        if part not in ("all", "failure", "heads"):
+            raise UnknownNameError("part to train", part, ("all", "failure", "heads"))
+        if part == "failure" and self.failure is None:
+            raise FailsightError("There is no failure head to train alone; ask for one with --failure-head.")
         if part == "failure":
             self.requires_grad_(False)
-            if self.failure is not None:
-                self.failure.requires_grad_(True)
+            assert self.failure is not None
+            self.failure.requires_grad_(True)
         elif part == "heads":
             self.backbone.requires_grad_(False)

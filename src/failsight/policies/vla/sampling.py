@@ -6,12 +6,13 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from failsight.core.errors import UnknownNameError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import Array
 from failsight.policies.vla.batch import WindowBatch
@@ -35,7 +36,10 @@ def rows_of(plan: Plan, count: int, step: int, micro: int, rank: int) -> Array:
     """(batch,) windows of this process.
 
     All processes draw the same global batch and take their slice, so P processes of batch b are one of batch P * b.
+    Raises UnknownNameError for a sampling that does not exist.
     """
+    if plan.sampling not in get_args(Sampling):
+        raise UnknownNameError("sampling", plan.sampling, get_args(Sampling))
     size = plan.batch * plan.processes
     if plan.sampling == "random":
         rows = keyed_rng("rows", plan.seed, step, micro).integers(count, size=size)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
+from failsight.core.errors import UnknownNameError
 from failsight.policies.vla.options import Schedule
 
 
@@ -12,7 +14,11 @@ def rate(schedule: Schedule, step: int, warmup: int, steps: int) -> float:
 
     >>> [round(rate("step", s, 0, 9), 2) for s in (0, 3, 5, 8)]
     [1.0, 1.0, 0.1, 0.01]
+
+    Raises UnknownNameError for another schedule.
     """
+    if schedule not in get_args(Schedule):
+        raise UnknownNameError("schedule", schedule, get_args(Schedule))
     if step < warmup:
         return (step + 1) / warmup
     share = min(1.0, (step - warmup) / max(1, steps - warmup))

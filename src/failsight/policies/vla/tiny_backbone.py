@@ -23,6 +23,7 @@ from failsight.policies.vla.base import find_tiny, tiny_weights
 from failsight.policies.vla.design import BackboneConfig
 from failsight.policies.vla.network import Tower
 from failsight.policies.vla.telling import MAX_WORDS
+from failsight.policies.vla.whole import require_fit
 from failsight.policies.vla.words import WORD_RULE, words
 
 LANGUAGE, KEYPOINTS, WORD = 64, 48, 32
@@ -151,8 +152,11 @@ class TinyBackbone(nn.Module):
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "backbone.safetensors")
 
     def restore(self, folder: Path) -> None:
-        """Weights written by `save`."""
-        self.load_state_dict(load_file(folder / "backbone.safetensors"))
+        """Weights written by `save`. Raises FailsightError when they are others than this backbone has."""
+        path = folder / "backbone.safetensors"
+        found = load_file(path)
+        require_fit(found, self.state_dict(), path)
+        self.load_state_dict(found)
 
 
 def _allowed(frames: int, per_frame: int, bins: int, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -30,6 +31,14 @@ def require_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place
             f"{place} does not fit this model: {name} is {tuple(found[name].shape)} there and "
             f"{tuple(wanted[name].shape)} here ({len(other)} such tensors)."
         )
+    require_finite(found, place)
+
+
+def require_finite(found: Mapping[str, Tensor], place: Path) -> None:
+    """Refuse weights that are not numbers: a policy that has them answers nothing. Raises FailsightError naming one."""
+    for name, value in found.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise FailsightError(f"{place} holds weights that are not finite ({name}); it is damaged, or diverged.")
 
 
 def load_all(model: nn.Module, path: Path) -> None:

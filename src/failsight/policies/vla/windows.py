@@ -48,6 +48,11 @@ class Windows:
                 f"The data stores every {steps}th step, so a history stride of {stride} falls between frames; "
                 f"set --history.stride to a multiple of {steps}."
             )
+        if data.chunks is not None and data.chunks.shape[1] < config.chunk:
+            raise SpecMismatchError(
+                f"{data.source} holds what to do for {data.chunks.shape[1]} steps from each frame and the policy predicts "
+                f"{config.chunk}; set --chunk to {data.chunks.shape[1]} or less."
+            )
         self._stride = max(1, stride // steps)
         stats = config.statistics
         keep = np.array([d.kind == "binary" for d in config.action_spec.dimensions])
