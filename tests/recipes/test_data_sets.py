@@ -58,6 +58,20 @@ def test_a_file_of_the_same_size_and_date_is_another_file(tmp_path):
     assert open_data(tmp_path / "d").images["front"][0].mean() == 20
 
 
+def test_leftovers_of_killed_conversions_are_cleared(tmp_path):
+    write_folder(tmp_path / "d", [episode(4)])
+    target = default_cache(tmp_path / "d")
+    old, new, other = (
+        target.with_name(f".{name}") for name in (f"{target.name}-{'0' * 12}", f"{target.name}-{'1' * 12}", "x")
+    )
+    for path in (old, new, other):
+        path.mkdir(parents=True)
+        (path / "actions.raw").write_bytes(b"half")
+        os.utime(path, (0, 0)) if path != new else None
+    open_data(tmp_path / "d")
+    assert [path.exists() for path in (old, new, other)] == [False, True, True]
+
+
 def test_other_wordings_are_part_of_the_conversion(tmp_path):
     write_folder(tmp_path / "d", [episode(4)])
     assert open_data(tmp_path / "d").phrasings == {}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,7 @@ from failsight.episodes.run import Run
 from failsight.labels.failure_tokens import read_tokens, tokens_of
 from failsight.labels.table import read_labels
 
+_LEFTOVER_S = 86_400.0
 READER = 2
 """Raised when the readers give another answer for the same files, so that no older conversion is used."""
 
@@ -45,6 +50,7 @@ def open_data(
     wanted = None if phrasings is None else {key: list(texts) for key, texts in phrasings.items()}
     if known is not None and wanted in (None, known.phrasings):
         return known
+    _clear_leftovers(target)
     episodes, actions, observations = _read(path)
     save_demonstrations(target, episodes, actions, observations, source=str(path), phrasings=phrasings)
     if _stamp(path) != stamp:
@@ -72,6 +78,14 @@ def is_training_data(path: Path) -> bool:
     if (path / "meta/failsight/run.json").is_file():
         return False
     return bool(files_of(path)) or (path / "episodes.json").is_file() or (path / "meta/info.json").is_file()
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Remove what killed conversions of this data set left a day ago or earlier; names are those of `save_demonstrations`."""
+    for path in target.parent.glob(f".{escape(target.name)}-????????????"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LEFTOVER_S:
+                shutil.rmtree(path)
 
 
 def _converted(target: Path, stamp: str) -> DemonstrationSet | None:
