@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "episodes"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "policies"))
@@ -15,7 +16,7 @@ from lattice_data import action_spec, demonstrations, make_data, observation_spe
 from lerobot_data import episode, flat, write_folder
 
 from failsight.core.demonstrations import Demonstration, load_demonstrations, save_demonstrations
-from failsight.core.errors import EpisodeDataError, StorageError
+from failsight.core.errors import EpisodeDataError, SpecMismatchError, StorageError
 from failsight.core.rng import keyed_rng
 from failsight.policies.vla.design import HeadConfig, HistoryConfig
 from failsight.policies.vla.windows import Windows
@@ -188,6 +189,30 @@ def test_the_second_half_is_trained_with_the_second_text(tmp_path):
     assert batch.weight[4, 2].tolist() == [1, 0, 0, 0], "what was done for the next text is not taught for this one"
     assert batch.weight[5, :, 0].tolist() == [0, 0, 1], "nor is what was done for the one before"
     assert batch.weight[3, :, 0].tolist() == [1, 1, 1]
+
+
+def test_a_policy_reads_another_data_set_by_name(tmp_path):
+    items = list(demonstrations())
+    swapped = [replace(item, states=item.states[:, ::-1]) for item in items]
+    spec = observation_spec()
+    one = save_demonstrations(tmp_path / "a", items, action_spec(3), spec, source="a")
+    other = save_demonstrations(
+        tmp_path / "b", swapped, action_spec(3), replace(spec, state=spec.state[::-1]), source="b"
+    )
+    config = make_config(one, SMALL, split_of(one, (), 0, 0))
+    rows = np.arange(5)
+    assert torch.equal(
+        Windows(one, config, (0,), None).batch(rows, None).states,
+        Windows(other, config, (0,), None).batch(rows, None).states,
+    )
+    for change in (
+        {"observation_spec": replace(spec, state=("vx", "vz"))},
+        {"observation_spec": replace(spec, cameras=(("cam0", 24, 32),))},
+        {"observation_spec": replace(spec, cameras=(("cam1", 24, 24),))},
+        {"action_spec": replace(config.action_spec, rate_hz=20.0)},
+    ):
+        with pytest.raises(SpecMismatchError, match="the policy reads"):
+            Windows(one, replace(config, **change), (0,), None)
 
 
 # ------------------------------------------------------------------ copies and warnings

@@ -39,8 +39,11 @@ class Windows:
     def __init__(
         self, data: DemonstrationSet, config: VLAConfig, episodes: Sequence[int], augment: Augment | None
     ) -> None:
-        """`episodes`: which ones. Raises SpecMismatchError when data and configuration speak of different actions."""
+        """`episodes`: which ones. Raises SpecMismatchError when data and configuration speak of different actions,
+        states, cameras or rates.
+        """
         require_actions(data, config)
+        self._entries = state_columns(data, config)
         self._data, self._config, self._augment = data, config, augment
         stride, steps = config.history.stride, data.steps_per_frame
         if stride % steps and config.history.window > 1:
@@ -76,7 +79,7 @@ class Windows:
         said = self._text[frames]
         texts = [self._texts[number] for number in said[:, -1]]
         images = np.stack([np.asarray(data.images[name])[frames] for name, _, _ in config.observation_spec.cameras], 2)
-        states = self.states.forward(np.asarray(data.states)[frames])
+        states = self.states.forward(np.asarray(data.states)[frames][..., self._entries])
         target, inside = self._targets(frames, rows)
         counts = ~early & (said == said[:, -1:])  # what was done under another text is not taught under this one
         weight = inside * counts[..., None] * self._ages()[None, :, None]
@@ -171,6 +174,24 @@ def require_actions(data: DemonstrationSet, config: VLAConfig) -> None:
             f"The model acts in {len(want)} dimensions ({', '.join(want)}) and {data.source} has {len(have)} "
             f"({', '.join(have)}): {', '.join(sorted(set(want) - set(have)))} cannot be learnt from it."
         )
+
+
+def state_columns(data: DemonstrationSet, config: VLAConfig) -> list[int]:
+    """Where the data holds the states a policy reads, by name. Raises SpecMismatchError: states, cameras or rate differ."""
+    have, want = data.observation_spec, config.observation_spec
+    rates = (data.action_spec.rate_hz, config.action_spec.rate_hz)
+    lacking = [name for name in want.state if name not in have.state]
+    unseen = [camera for camera in want.cameras if camera not in have.cameras]
+    if lacking or unseen or (rates[0] != rates[1] and all(rates)):
+        raise SpecMismatchError(
+            f"{data.source} has states {', '.join(have.state) or 'none'}, cameras {_shown(have.cameras)} at {rates[0]:g} Hz; "
+            f"the policy reads {', '.join(want.state) or 'none'} and {_shown(want.cameras)} at {rates[1]:g} Hz."
+        )
+    return [have.state.index(name) for name in want.state]
+
+
+def _shown(cameras: Sequence[tuple[str, int, int]]) -> str:
+    return ", ".join(f"{name} ({height} x {width})" for name, height, width in cameras)
 
 
 def choose_actions(data: DemonstrationSet, dimensions: Sequence[str], expected: int | None = None) -> list[str]:
