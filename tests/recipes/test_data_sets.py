@@ -180,6 +180,7 @@ def test_the_second_half_is_trained_with_the_second_text(tmp_path):
     write_folder(tmp_path / "d", [episode(task=texts), episode(task="reach the cup", number=1)])
     data = open_data(tmp_path / "d")
     assert data.instructions == ("pour the water", "reach the cup")
+    assert ("episodes whose instruction changes on the way", "1 of 2") in audit_data(data).rows
     assert np.asarray(data.resets).tolist() == [0] * 5 + [1] * 5 + [0] * 10
     options = replace(SMALL, head=HeadConfig(kind="lstm"), history=HistoryConfig(window=3), chunk=4)
     config = make_config(data, options, split_of(data, (), 0, 0))

@@ -54,6 +54,8 @@ def _diversity(data: DemonstrationSet, rows: list[tuple[str, str]], warnings: li
             warnings.append(f"there is one {kind[:-1]} only ({values[0]!r}): holding {kind} out is impossible.")
         elif rare:
             warnings.append(f"{len(rare)} {kind} have fewer than 5 episodes ({rare[0]!r}).")
+    changing = sum(1 for row in data.episodes if row.changes)
+    rows.append(("episodes whose instruction changes on the way", f"{changing} of {len(data.episodes)}"))
     texts: dict[str, set[str]] = {}
     for row in data.episodes:
         texts.setdefault(row.scenario, set()).update(row.texts)
