@@ -119,6 +119,11 @@ def test_hostile_messages_are_refused_in_one_sentence_within_bounded_memory(name
         tracemalloc.stop()
 
 
+def test_text_is_told_apart():
+    with pytest.raises(EpisodeDataError, match="text, not msgpack: failsight: no prompt"):
+        unpack("failsight:\nno prompt")
+
+
 def test_what_is_too_large_to_send_is_refused():
     with pytest.raises(EpisodeDataError, match="Send uint8 pictures"):
         pack({"a": np.zeros(2**25, np.uint8)})

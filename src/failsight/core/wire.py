@@ -18,6 +18,7 @@ import msgpack
 import numpy as np
 
 from failsight.core.errors import EpisodeDataError
+from failsight.core.foreign import one_line
 from failsight.core.types import Array
 
 MESSAGE_LIMIT = 32 * 2**20
@@ -41,8 +42,14 @@ def pack(message: Any) -> bytes:
     return data
 
 
-def unpack(data: bytes) -> Any:
-    """Inverse of `pack`. Raises EpisodeDataError when the bytes are not one whole message within the limits."""
+def unpack(data: bytes | str) -> Any:
+    """Inverse of `pack`.
+
+    Raises EpisodeDataError when the bytes are not one whole message within the limits, and for text, which is how
+    servers of this protocol say an error.
+    """
+    if isinstance(data, str):
+        raise EpisodeDataError(f"This message is text, not msgpack: {one_line(data)}")
     _require_size(data)
     parts = _Parts()
     try:
