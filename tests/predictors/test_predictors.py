@@ -19,7 +19,7 @@ from failsight.predictors.fit_recurrent import (
     pad,
     type_weights,
 )
-from failsight.predictors.hazard import BINS, SURVIVES, bin_labels, survival
+from failsight.predictors.hazard import BINS, SURVIVES, bin_labels, edges_for, survival
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.signals.bank import SIGNAL_NAMES
 
@@ -117,13 +117,19 @@ def test_batching_and_padding_change_nothing():
 
 def test_types_are_learned_around_the_onset_and_count_alike():
     """A collision at step 45 of 50: 5 steps at 0.1, 45 at 1, together 45.5; two drops share what one collision has."""
-    weights = type_weights(np.array([0, 1, 1, -1]), [45, None, 2, None], [50, 4, 3, 9])
+
+    def episode(kind, onset, steps, **other):
+        return replace(make_sequences(count=1, steps=steps)[0], kind=kind, onset=onset, **other)
+
+    weights = type_weights([episode(0, 45, 50), episode(1, None, 4), episode(1, 2, 3), episode(-1, None, 9)])
     assert weights.shape == (4, 50)
     assert weights.sum(1) == pytest.approx([1, 0.5, 0.5, 0])
     assert weights[0, [4, 5, 49]] == pytest.approx([0.1 / 45.5, 1 / 45.5, 1 / 45.5])
     assert weights[1, :5] == pytest.approx([0.125] * 4 + [0])
-    late = type_weights(np.array([2]), [50], [100])[0]
+    late = type_weights([episode(2, 50, 100)])[0]
     assert late[[9, 10, 54, 55]] == pytest.approx(np.array([0.1, 1, 1, 0.1]) / (45 + 5.5))
+    slow = type_weights([episode(2, 50, 100, edges=edges_for(5.0, 160))])[0]
+    assert (slow > 0.05).nonzero()[0].tolist() == list(range(40, 51))  # 5 Hz: 10 steps before, the onset itself
 
 
 def test_the_type_loss_is_half_a_cross_entropy_where_it_counts():

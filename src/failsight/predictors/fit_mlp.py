@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from failsight.core.types import FAILURE_TYPES, Array
 from failsight.predictors.dataset import LabelledSequence
 from failsight.predictors.features import Whitening
+from failsight.predictors.hazard import SOON
 from failsight.predictors.mlp import MlpPredictor
 from failsight.signals.bank import UNCERTAINTY_NAMES
 
@@ -73,12 +74,12 @@ def _export(state: Mapping[str, Tensor]) -> dict[str, Array]:
 
 
 def _examples(sequences: Sequence[LabelledSequence], whitening: Whitening, inputs: int) -> tuple[Tensor, Tensor]:
-    """Every step with its episode's type; steps more than 20 before the onset count as normal."""
+    """Every step with its episode's type; steps more than a second before the onset count as normal."""
     xs, ys = [], []
     for s in sequences:
         y = np.zeros((len(s.signals), len(FAILURE_TYPES)), np.float32)
         if s.onset is not None:
-            y[max(0, s.onset - 20) :, s.kind] = 1.0
+            y[max(0, s.onset - s.edges[SOON]) :, s.kind] = 1.0
         xs.append(whitening.apply(s.signals[:, :inputs], None))
         ys.append(y)
     return torch.from_numpy(np.concatenate(xs)), torch.from_numpy(np.concatenate(ys))

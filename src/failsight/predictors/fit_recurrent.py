@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,11 @@ from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array
 from failsight.predictors.dataset import LabelledSequence, shared_edges
 from failsight.predictors.features import Whitening
-from failsight.predictors.hazard import BINS, UNKNOWN
+from failsight.predictors.hazard import BINS, SOON, UNKNOWN
 from failsight.predictors.recurrent import RecurrentPredictor
 
-_BEFORE, _AFTER, _ELSEWHERE = 40, 4, 0.1
-"""Control steps around the onset from which the type is learned, and the weight of the others."""
+_BEFORE_S, _ELSEWHERE = 2, 0.1
+"""Seconds before the onset from which the type is learned, and the weight of the other steps."""
 
 Progress = Callable[[int, int, float], None]
 """Member, epoch, validation loss."""
@@ -91,24 +92,26 @@ def pad(sequences: Sequence[LabelledSequence], whitening: Whitening, after_onset
         if s.onset is not None:
             weight[i, s.onset + 1 : length] = after_onset
     kind = np.array([s.kind for s in sequences])
-    when = type_weights(kind, [s.onset for s in sequences], [len(s.signals) for s in sequences])
+    when = type_weights(sequences)
     return Padded(*(torch.from_numpy(a) for a in (x, bins, kind, dimension, weight, when)))
 
 
-def type_weights(kind: Array, onset: Sequence[int | None], length: Sequence[int]) -> Array:
+def type_weights(sequences: Sequence[LabelledSequence]) -> Array:
     """(N, T) float32: where the type is to be learned, and how much.
 
-    Steps from `_BEFORE` before the onset to `_AFTER` after it count 1, the rest of a failure `_ELSEWHERE` (all of it 1 where
-    the onset is not known); then every episode adds up to 1, and every type to the same. A type is wanted when it can
+    Steps from two seconds before the onset to just under a quarter after it count 1, the rest of a failure 0.1 (all of it 1
+    where the onset is not known); then every episode adds up to 1 / episodes of its type. A type is wanted when it can
     still be acted on, and a timeout of 160 steps is no better example than a collision of 40.
     """
-    weights = np.zeros((len(kind), max(length)), np.float32)
-    for row, k, at, steps in zip(weights, kind, onset, length, strict=True):
-        if k >= 0:
-            row[:steps] = 1.0 if at is None else _ELSEWHERE
-            if at is not None:
-                row[max(0, at - _BEFORE) : min(steps, at + _AFTER + 1)] = 1.0
-            row /= row.sum() * (kind == k).sum()
+    weights = np.zeros((len(sequences), max(len(s.signals) for s in sequences)), np.float32)
+    counts = Counter(s.kind for s in sequences)
+    for row, s in zip(weights, sequences, strict=True):
+        if s.kind < 0:
+            continue
+        row[: len(s.signals)] = 1.0 if s.onset is None else _ELSEWHERE
+        if s.onset is not None:
+            row[max(0, s.onset - _BEFORE_S * s.edges[SOON]) : min(len(s.signals), s.onset + s.edges[1])] = 1.0
+        row /= row.sum() * counts[s.kind]
     return weights
 
 
