@@ -119,3 +119,6 @@ def test_hindsight_is_named_as_such():
         "before_onset",
         "hindsight",
     }
+    silent = type_rows([scored(0, COLLISION, onset=40), scored(1)], "k", 20.0, alarm=False)
+    assert (silent["macro_f1"]["value"], silent["macro_f1"]["n"]) == (None, 0)
+    assert silent["hindsight"]["macro_f1"]["value"] == 1

@@ -82,13 +82,16 @@ def type_figure(episodes: Sequence[Scored], key: str, lead: int = 0) -> TypeFigu
     )
 
 
-def type_rows(episodes: Sequence[Scored], key: str, rate_hz: float) -> dict[str, Any]:
+def type_rows(episodes: Sequence[Scored], key: str, rate_hz: float, alarm: bool = True) -> dict[str, Any]:
     """The figure at the onset, with `before_onset` (`LEAD_S` earlier) and `hindsight` beside it: the mean over the
     last steps of episodes that are known to have failed, among the four types, which nobody can act on.
+
+    `alarm` False: too few successes gave no threshold, so nothing can be said in time (no data), only in hindsight.
     """
+    asked = episodes if alarm else ()
     return {
-        **type_figure(episodes, key).as_dict(rate_hz),
-        "before_onset": type_figure(episodes, key, steps_in(LEAD_S, rate_hz)).as_dict(rate_hz),
+        **type_figure(asked, key).as_dict(rate_hz),
+        "before_onset": type_figure(asked, key, steps_in(LEAD_S, rate_hz)).as_dict(rate_hz),
         "hindsight": type_scores(episodes, key).as_dict(),
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from failsight.core.contracts import Predictor
+from failsight.core.errors import CalibrationError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array, Outcome
 from failsight.episodes.meta import EpisodeMeta, write_text_atomic
@@ -239,13 +241,16 @@ def _fit_mist(split: FitSplit) -> Predictor:
 def _types(split: FitSplit, test: Sequence[LabelledSequence], recurrent: Predictor, rate_hz: float) -> dict[str, Any]:
     """Failure type of the ensemble, of the six-signal network, of the same network on all signals and on random ones.
 
-    Each has its own alarm, calibrated on the validation successes (which also chose its epoch).
+    Each has its own alarm, calibrated on the validation successes (which also chose its epoch); where these are too few,
+    only hindsight has data.
     """
 
     def rows(name: str, model: Predictor, part: FitSplit, episodes: Sequence[LabelledSequence]) -> dict[str, Any]:
-        rule = choose_rule(model, part.validate, FitOptions())
-        alarm = calibrate(model, part.validate, rule, FitOptions().alpha)
-        return type_rows(score_all(episodes, model, rule, alarm.threshold), name, rate_hz)
+        rule, threshold = choose_rule(model, part.validate, FitOptions()), float("inf")
+        with suppress(CalibrationError):
+            threshold = calibrate(model, part.validate, rule, FitOptions().alpha).threshold
+        scored = score_all(episodes, model, rule, threshold)
+        return type_rows(scored, name, rate_hz, alarm=np.isfinite(threshold))
 
     def salus(part: FitSplit, inputs: int) -> Predictor:
         return fit_mlp(part.train, part.validate, 0, inputs=inputs)
