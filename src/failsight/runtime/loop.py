@@ -284,10 +284,10 @@ class Loop:
 
     def _note(self, verdict: Verdict, decision: Decision, guard: str = "") -> None:
         """Keep what was judged, decided and guarded; where nobody judges or decides, only what the guard did."""
+        if self.monitor is None and self.intervention is None and not guard and not self._guard.note:
+            return
         guard = "; ".join(part for part in (self._guard.note, guard) if part)
         self._guard.note = ""
-        if self.monitor is None and self.intervention is None and not guard:
-            return
         row = VerdictRow(
             step=self._step,
             time_s=self.robot.time_s,
