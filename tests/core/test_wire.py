@@ -57,6 +57,7 @@ HOSTILE = {
     "negative length": (array(shape=(-2,)), "expected lengths"),
     "negative twice": (array(shape=(-1, -2)), "expected lengths"),
     "wider than the data": (array(shape=(2**20, 2**20)), "does not have 8 bytes"),
+    "longer than its shape": (array(shape=(1,)), "does not have 8 bytes"),
     "2**64 entries": (array(shape=(2**32 - 1, 2**32 + 1)), "expected lengths"),
     "product wraps to 0": (array(b"", shape=(2**16, 2**16, 2**16, 2**16)), "does not have 0 bytes"),
     "empty but huge": (array(b"", shape=(0, 2**31)), "expected lengths"),
