@@ -163,5 +163,5 @@ def test_the_audit_says_what_a_data_set_cannot_teach(tmp_path, change, words):
 def test_broken_cases_are_named(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "case.json").write_text("{half")
-    with pytest.raises(EpisodeDataError, match=r"case\.json is not whole JSON"):
+    with pytest.raises(EpisodeDataError, match=r"case\.json is not JSON"):
         read_cases(tmp_path)
