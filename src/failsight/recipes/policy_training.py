@@ -148,16 +148,8 @@ def train(
     require_fields(options)
     options = settle_choice(options, success is not None)
     processes = PartialState(cpu=not torch.cuda.is_available())
-    phrasings = None if options.paraphrases is None else read_paraphrases(options.paraphrases)
     with processes.main_process_first():  # the others find the converted data
-        data = open_data(data_path, cache)
-    if phrasings is not None:
-        if not set(phrasings) & set(data.instructions):
-            raise FailsightError(
-                f"{options.paraphrases} words none of the instructions of {data.source} otherwise (the first is "
-                f"{data.instructions[0]!r}); its keys must be instructions as they stand in the data."
-            )
-        data = replace(data, phrasings=phrasings)
+        data = _worded(open_data(data_path, cache), options.paraphrases)
     split = split_of(data, options.hold_out, options.validation_share, options.fit.seed)
     config = make_config(data, options, split)
     check(config)
@@ -189,6 +181,19 @@ def train(
         done = {"best_step": fitted.best_step, "best_value": value if np.isfinite(value) else None}
         write_case(folder, config, options, state="finished", wall_s=round(time.monotonic() - began, 1), **done)
     return fitted
+
+
+def _worded(data: DemonstrationSet, table: Path | None) -> DemonstrationSet:
+    """The data with the wordings of a table. Raises FailsightError when it words none of their instructions."""
+    if table is None:
+        return data
+    phrasings = read_paraphrases(table)
+    if not set(phrasings) & set(data.instructions):
+        raise FailsightError(
+            f"{table} words none of the instructions of {data.source} otherwise (the first is {data.instructions[0]!r}); "
+            "its keys must be instructions as they stand in the data."
+        )
+    return replace(data, phrasings=phrasings)
 
 
 def read_paraphrases(path: Path) -> dict[str, list[str]]:
