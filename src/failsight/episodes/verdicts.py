@@ -71,7 +71,8 @@ SCHEMA = pa.schema(
 
 def verdict_table(ticket: int, rows: Sequence[VerdictRow], judge: Judge) -> pa.Table:
     """Rows of one episode as a table whose metadata names the judge."""
-    table = pa.Table.from_pylist([{"ticket": ticket, **asdict(row)} for row in rows], schema=SCHEMA)
+    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names[1:]}
+    table = pa.table({"ticket": [ticket] * len(rows), **columns}, schema=SCHEMA)
     return table.replace_schema_metadata(asdict(judge))
 
 
