@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from failsight.core.errors import EpisodeDataError
 from failsight.core.types import PolicyOutput, Step, Task
 from failsight.monitor.monitor import LoggedSignals, RiskMonitor
 from failsight.monitor.probability import ProbabilityMap, Rows, TaskHistory, fit_probability, task_histories
+from failsight.monitor.provisional import Provisional
 from failsight.monitor.thresholds import Thresholds, fit_thresholds
 from failsight.monitor.trigger import Trigger, TriggerRule
 from failsight.predictors.fit_ledger import fit_ledger
@@ -59,6 +61,19 @@ def test_an_episode_that_was_cut_short_counts_as_the_highest_success():
     again.adopt(thresholds.adapted(), "adapted.json")
     assert again.choose("new") == thresholds.choose("new")
     assert again.watched == thresholds.watched
+
+
+@pytest.mark.parametrize(("cut_short", "expected"), [(True, 5.0), (False, 0.9)])
+def test_what_is_learned_under_a_provisional_threshold_that_acted_is_never_below_it(cut_short, expected):
+    thresholds = fit_thresholds(*many(30, "a"), 0.1)
+    five = replace(thresholds.pooled, threshold=5.0)
+    thresholds.provisional = Provisional(plain=five, corrected=five, usual=0.0, steps=5)
+    if cut_short:
+        thresholds.watch("new", 5.5, censored=True)
+    for i in range(18 if cut_short else 10):
+        thresholds.watch("new", 0.1 * (i % 10))
+    assert thresholds.choose("new").basis == "task"
+    assert thresholds.choose("new").threshold == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.3, 0.6])
