@@ -99,7 +99,7 @@ def test_an_episode_is_counted_once(tmp_path):
     with pytest.raises(EpisodeDataError, match="episode 0 occurs twice"):
         import_log("actprobe", tmp_path / "log", tmp_path / "run", ORIGIN)
     log = read_one(tmp_path, record_with(), record_with(episode_id=1))
-    assert "1 episodes are copies of others under another number" in log.notes[0]
+    assert "1 episodes have exactly the signals of another one" in log.notes[0]
 
 
 def test_a_file_of_several_tasks_keeps_them_apart(tmp_path):

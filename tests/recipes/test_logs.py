@@ -22,7 +22,7 @@ from failsight.monitor.bundle import load_monitor
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.detectors import DETECTORS
 from failsight.recipes import bench_fits, bench_summary
-from failsight.recipes.bench_logs import import_logs
+from failsight.recipes.bench_logs import import_logs, who
 from failsight.recipes.bench_options import BenchOptions
 from failsight.recipes.bench_real import find_data, run_bench_real
 from failsight.recipes.evaluating import compare_detectors, evaluate_bundle, explain_episode, leak_report
@@ -439,18 +439,28 @@ def test_one_bad_folder_does_not_end_the_comparison(tmp_path, monkeypatch):
     write_json_log(tmp_path / "data/good", count=80, tasks=2)
     (write_json_log(tmp_path / "data/bad", count=9) / "task_1.jsonl").write_text("[" * 100_000)
     (tmp_path / "data/odd/task.jsonl").mkdir(parents=True)
+    calm = [json.loads(line) for line in (tmp_path / "data/good/task_0.jsonl").read_text().splitlines()]
+    for record in calm:
+        record["steps"] = [{"t": t, "a": 1.0} for t in range(record["length"])]
+    (tmp_path / "data/calm").mkdir()
+    (tmp_path / "data/calm/task.jsonl").write_text("\n".join(map(json.dumps, calm)))
     options = BenchOptions(detectors=("running_mean",), protocols=("folds",), splits=2)
     report = run_bench_real(tmp_path / "out", 1, Quiet(), tmp_path / "data", options)
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert set(summary["datasets"]) == {"good"}
     assert "task_1.jsonl:1 is nested too deeply" in summary["left_out"]["bad"]
     assert "task.jsonl is not a file" in summary["left_out"]["odd"]
+    assert "no signal varies" in summary["left_out"]["calm"]
+    assert summary["default"] == next(iter(DETECTORS))
     assert "bad is left out" in report.read_text()
+    rate = summary["datasets"]["good"]["failures"] / 80
+    assert table_rows(summary)[0][0].startswith(f"good: 80 episodes, {round(80 * rate)} failures ({rate:.0%}), 2 tasks")
     assert summary["command"].endswith("--detectors running_mean --protocols folds --splits 2")
     scores = {str(p.relative_to(tmp_path / "out/scores/good")) for p in (tmp_path / "out/scores").rglob("*.npz")}
     assert {f"running_mean/folds-{k}.npz" for k in (0, 1)} <= scores
     assert not any("gru" in name or "folds-2" in name or "safe" in name for name in scores)
-    shutil.rmtree(tmp_path / "data/good")
+    for name in ("good", "calm"):
+        shutil.rmtree(tmp_path / "data" / name)
     with pytest.raises(EpisodeDataError, match=r"No log in .* can be read"):
         run_bench_real(tmp_path / "none", 1, Quiet(), tmp_path / "data")
 
@@ -476,6 +486,18 @@ def test_a_folder_that_is_not_a_comparison_keeps_its_data(tmp_path):
     with pytest.raises(StorageError, match="not of a comparison"):
         run_bench_real(tmp_path / "out", 1, Quiet(), tmp_path / "logs")
     assert (tmp_path / "out/data/mine/precious.txt").read_text() == "precious"
+
+
+def test_a_released_log_is_known_by_what_is_in_it_and_not_by_its_folder(tmp_path):
+    write_json_log(tmp_path / "logs/pi0_libero", count=9)  # somebody's own log in a folder of that name
+    steps = [{"t": t, "is_replan": True, "chunk_mse": 0.1 * t} for t in range(3)]
+    for name in ("OpenDrawer", "TurnOnStove"):
+        lines = [json.dumps({"episode_id": k, "success": k > 0, "steps": steps}) for k in range(2)]
+        (tmp_path / "logs/mine").mkdir(exist_ok=True)
+        (tmp_path / f"logs/mine/{name}_PandaOmron_Env.jsonl").write_text("\n".join(lines))
+    import_logs(tmp_path / "logs", tmp_path / "out", quiet)
+    assert who(tmp_path / "out", "pi0_libero") == {"policy": "pi0_libero", "suite": "pi0_libero", "release": ""}
+    assert who(tmp_path / "out", "mine") == {"policy": "GR00T", "suite": "RoboCasa", "release": "groot_robocasa"}
 
 
 def test_only_a_changed_log_is_imported_again(tmp_path):

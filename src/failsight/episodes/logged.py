@@ -89,7 +89,7 @@ def notes_about(episodes: Sequence[LoggedEpisode]) -> list[str]:
     copies = sum(count - 1 for count in seen.values())
     if copies:
         notes.append(
-            f"{copies} episodes are copies of others under another number; copies on both sides of a split make every "
+            f"{copies} episodes have exactly the signals of another one; copies on both sides of a split make every "
             "figure too good"
         )
     return notes

@@ -35,6 +35,7 @@ from failsight.evaluation.ranking import difference
 from failsight.predictors.ablation import ABLATION
 from failsight.predictors.detectors import CONTROLS, DETECTORS, titles
 from failsight.recipes.bench_fits import NEW_TASKS, ROWS, Kept, Ticket, stored, with_blend
+from failsight.recipes.bench_logs import who
 from failsight.recipes.collecting import commit, versions
 from failsight.recipes.log_judging import describe
 from failsight.recipes.many_fitting import leave_policy_out
@@ -56,8 +57,8 @@ PUBLISHED = {
         "early_unseen": dict(zip(_PAPER, (44.4, 67.2, 66.0, 73.1, 71.0, 73.8), strict=True)),
     },
 }
-"""As printed in arXiv 2606.08508 (seeds 0-2, a quarter of the longest test episode). pi0-LIBERO: the hidden states behind
-four of the rows were not released. RoboCasa: 24 tasks there, 12 here, and another cut: not the same quantity."""
+"""As printed in arXiv 2606.08508 (seeds 0-2, a quarter of the longest test episode), by the name of the released log."""
+_THEIR_TASKS = {"pi0_libero": 10, "groot_robocasa": 24, "pi05_robocasa": 24}
 
 
 class _Log:
@@ -70,6 +71,25 @@ class _Log:
         self.shuffled: Kept = with_blend(stored(folder, [t for t in mine if not t.is_row], data), data)
         self.boots: Bootstraps = bootstraps(data.facts, name)
         self.cut = headline_cut(data.facts)
+        self.who = who(folder, name)
+
+    @property
+    def published(self) -> dict[str, dict[str, float]]:
+        """The paper's figures, where this is one of its logs."""
+        return PUBLISHED.get(self.who["release"], {})
+
+    def describe(self) -> dict[str, Any]:
+        """Counts, what it lacks, who drove, and how it differs from what the paper's figures were made on."""
+        return {**describe(self.data), **self.who, "beside_paper": self._beside_paper() if self.published else ""}
+
+    def _beside_paper(self) -> str:
+        there, here = _THEIR_TASKS[self.who["release"]], len(np.unique(self.facts.task))
+        parts = [f"{there} tasks there, {here} here"] if there != here else []
+        parts += (
+            [] if self.data.sequences[0].hidden is not None else ["no hidden states here, which four rows there need"]
+        )
+        parts += ["another cut there (a quarter of the longest test episode)"] if self.cut == "early" else []
+        return "; ".join(["seeds 0 to 2 there", *parts]).capitalize() + "."
 
     @property
     def controls(self) -> Kept:
@@ -92,14 +112,21 @@ def summarise(folder: Path, sets: Mapping[str, DataSet], tickets: Sequence[Ticke
         "running_against_default": running_against(logs, default),
         "new_tasks": {log.name: _new_tasks(log) for log in logs},
         "selected": {log.name: _selected(log) for log in logs},
-        "leave_policy_out": leave_policy_out(list(sets.values())) if len(sets) > 1 else {},
-        "datasets": {log.name: describe(log.data) for log in logs},
+        "leave_policy_out": _leave_policy_out(sets),
+        "datasets": {log.name: log.describe() for log in logs},
         "leaks": {log.name: _leaks(log) for log in logs},
-        "published": {name: PUBLISHED[name] for name in sets if name in PUBLISHED},
+        "published": {log.name: log.published for log in logs if log.published},
         "titles": titles(ROWS),
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def _leave_policy_out(sets: Mapping[str, DataSet]) -> dict[str, Any]:
+    """Empty when there is one log, or the logs share no signal."""
+    if len(sets) < 2 or not set.intersection(*({c.name for c in data.columns} for data in sets.values())):
+        return {}
+    return leave_policy_out(list(sets.values()))
 
 
 def _rows(log: _Log) -> dict[str, dict[str, Any]]:

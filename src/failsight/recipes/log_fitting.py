@@ -246,7 +246,7 @@ def summarise_log(
         "default": options.detector,
         "detectors": {name: {data.name: figures} for name, figures in table.items()},
         **headlines(table[options.detector]["claims"], moment),
-        "datasets": {data.name: describe(data)},
+        "datasets": {data.name: {**describe(data), "policy": run.meta.policy, "suite": run.meta.sim}},
         "titles": titles(DETECTORS),
         "leaks": {data.name: [leak.as_dict() for leak in leaks]},
         "calibration": _calibration(fitted),

@@ -33,10 +33,6 @@ _VIEWS = (
 )
 _OTHER = (("ECE", "ece"), ("false alarms", "fpr_alpha10"), ("caught by half", "recall_half"))
 
-_PAPER = {
-    "pi0_libero": "Seeds 0-2 there, 0-4 here; the hidden states behind four of its rows were not released.",
-    "pi05_robocasa": "24 tasks there, 12 here, and a quarter of the longest test episode as cut: not the same quantity.",
-}
 _LEVELS = (
     ("actions only", "ledger_actions"),
     ("+ proprioception", "ledger_proprioception"),
@@ -131,7 +127,8 @@ def _caption(name: str, about: Mapping[str, Any]) -> str:
     """Everything but the log's name is counted in it, or recognised from it."""
     policy, suite = about.get("policy", name), about.get("suite", name)
     said = "" if policy == suite == name else f" ({policy} on {suite})"
-    counts = f"{about['episodes']} episodes, {about['failures']} failures, {about['tasks']} tasks"
+    share = about["failures"] / about["episodes"]
+    counts = f"{about['episodes']} episodes, {about['failures']} failures ({share:.0%}), {about['tasks']} tasks"
     return f"{name}{said}: {counts}"
 
 
@@ -144,7 +141,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
             missing.setdefault(lacks, []).append(summary["titles"][key]["title"])
         parts = [f"{', '.join(titles)} (it has no {lacks})" for lacks, titles in missing.items()]
         if name in summary.get("published", {}):
-            lines.append(f"{name}, paper: as printed in arXiv 2606.08508. {_PAPER.get(name, '')}".strip())
+            lines.append(f"{name}, paper: as printed in arXiv 2606.08508. {about.get('beside_paper', '')}".strip())
         if parts:
             lines.append(f"Not run on {name}: {'; '.join(parts)}.")
     return lines + [f"{name} is left out: {why}" for name, why in summary.get("left_out", {}).items()]
@@ -155,7 +152,8 @@ def _points(figure: Mapping[str, Any] | None, published: float | None = None) ->
     if figure is None or figure["value"] is None:
         return "–" + beside
     if figure.get("left_out"):
-        return f"n = {figure['failures']} failed, {figure['successes']} not" + beside
+        counted = "failures" in figure  # a difference of two figures does not count them again
+        return (f"n = {figure['failures']} failed, {figure['successes']} not" if counted else "too few") + beside
     span = "" if figure["low"] is None else f" [{figure['low']:.0f}, {figure['high']:.0f}]"
     return f"{figure['value']:.1f}{span}{beside}"
 
