@@ -12,6 +12,7 @@ from failsight.core.specs import ActionSpec, Dimension
 from failsight.core.types import Decision, DecisionKind, EpisodeKey, Outcome, PolicyOutput, Risk, Verdict
 from failsight.episodes.run import Run
 from failsight.episodes.verdicts import read_verdicts
+from failsight.evaluation.scoring import replay
 from failsight.interventions.guard import Guard
 from failsight.interventions.rungs import SafeStop, Takeover
 from failsight.monitor.trigger import TriggerRule
@@ -434,3 +435,16 @@ def test_five_errored_in_a_row_end_the_run(tmp_path):
     with pytest.raises(FailsightError, match=r"5 episodes in a row errored.*policy broke"):
         done.extend(collect(tmp_path, make_meta(12), partial(broken_bench), 1))
     assert "policy broke" in next(iter(sorted(tmp_path.rglob("episode.json")))).read_text()
+
+
+def test_replaying_a_recorded_episode_gives_the_stored_verdicts_to_the_bit(tmp_path):
+    metas = collected(tmp_path, "", 2)
+    assert [m.outcome for m in metas] == [Outcome.SUCCESS] * 2
+    (_, frame), *_ = read_verdicts(tmp_path).items()
+    monitor = bundle_monitor()
+    for episode in Run(tmp_path).read():
+        stored = frame[frame["ticket"] == episode.meta.ticket]
+        again = replay(monitor, episode)
+        assert stored["p_fail"].tolist() == [v.risk.p_fail for v in again]
+        assert stored["margin"].tolist() == [v.margin for v in again]
+        assert stored["blind"].tolist() == [v.blind for v in again] == [""] * len(again)
