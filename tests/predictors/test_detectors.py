@@ -164,6 +164,7 @@ def test_the_blend_adds_up_over_the_root_of_its_members():
     raw["hazard"] = np.log(raw["hazard"] / (1 - raw["hazard"]))
     scaled = [(raw[m] - blend.arrays[f"scale.{m}"][0]) / blend.arrays[f"scale.{m}"][1] for m in raw]
     assert trace(blend, TEST[0]) == pytest.approx(sum(scaled) / np.sqrt(3), abs=1e-6)
+    assert blend.ledger_share == pytest.approx(1 / blend.arrays["scale.ledger"][1] / np.sqrt(3))
 
 
 def test_the_blend_standardises_on_successes_nobody_was_fitted_on():
