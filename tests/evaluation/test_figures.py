@@ -25,6 +25,7 @@ from failsight.evaluation.judging import (
     facts_of,
     judge,
     load_traces,
+    made_by,
     map_of,
     save_traces,
     trace,
@@ -38,6 +39,7 @@ from failsight.evaluation.ranking import Ranking, auc_draws, auc_estimate, diffe
 from failsight.evaluation.survival import WINDOWS, TimeRows, beside_clock, c_index_draws, clock_rows, model_rows
 from failsight.predictors.detectors import DETECTORS
 from failsight.predictors.fit_ledger import fit_ledger
+from failsight.recipes import bench_fits
 
 SEQUENCES = log_sequences()
 DATA = DataSet(name="log", columns=LOG_COLUMNS, sequences=tuple(SEQUENCES), facts=facts_of(SEQUENCES, 40), rate_hz=4.0)
@@ -137,6 +139,20 @@ def test_traces_survive_the_disk(tmp_path):
     assert again.probability == traces.probability
     assert all((again.evidence[i] == traces.evidence[i]).all() for i in traces.evidence)
     assert (again.seen == traces.seen).all()
+    save_traces(tmp_path / "a" / "t.npz", traces, "code")
+    assert made_by(tmp_path / "a" / "t.npz", "code", split)
+    assert not made_by(tmp_path / "a" / "t.npz", "other code", split)
+    assert not made_by(tmp_path / "a" / "t.npz", "code", splits(PROTOCOLS["folds"], DATA.facts)[1])
+
+
+def test_code_that_decides_a_fit_changes_its_digest(monkeypatch):
+    """Another dial or another line of a module the fit reads; what another detector reads changes nothing."""
+    before = {name: bench_fits.code_of.__wrapped__(name) for name in ("ledger", "ledger_actions", "hazard_ensemble")}
+    assert len(set(before.values())) == 3
+    source = bench_fits._source
+    monkeypatch.setattr(bench_fits, "_source", lambda m: source(m) + "#" * m.endswith(".fit_recurrent"))
+    assert bench_fits.code_of.__wrapped__("hazard_ensemble") != before["hazard_ensemble"]
+    assert bench_fits.code_of.__wrapped__("ledger") == before["ledger"]
 
 
 def test_a_detector_that_sees_beats_one_that_cannot():
