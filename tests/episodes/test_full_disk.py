@@ -73,22 +73,40 @@ def test_a_disk_that_fills_at_any_write(tmp_path):
     assert refused >= 8
 
 
-def test_a_video_that_does_not_fit_is_not_silently_short(tmp_path, monkeypatch):
-    code = (
-        "import resource, signal, sys, numpy as np; from pathlib import Path;"
-        "from failsight.episodes.video import VideoWriter; from failsight.core.errors import StorageError;"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000));"
-        "video = VideoWriter(Path(sys.argv[1]), 64, 64, 20); rng = np.random.default_rng(0)\n"
-        "try:\n"
-        "    for _ in range(40): video.add(rng.integers(0, 255, (64, 64, 3), np.uint8))\n"
-        "    video.close()\n"
-        "except StorageError as error: print(error)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "v.mp4")], capture_output=True, text=True, check=True
-    )
-    assert "v.mp4: File too large" in done.stdout
+FILM = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from failsight.core.errors import StorageError
+from failsight.episodes.video import VideoWriter
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+def film(path):
+    video, rng = VideoWriter(path, 64, 64, 20), np.random.default_rng(0)
+    for _ in range(25):
+        video.add(rng.integers(0, 255, (64, 64, 3), np.uint8))
+    video.close()
+
+whole = Path(sys.argv[1]) / "whole.mp4"
+film(whole)
+size = whole.stat().st_size
+for missing in (1, 20, 300, 3000, size - 3000, size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, resource.RLIM_INFINITY))
+    try:
+        film(Path(sys.argv[1]) / "short.mp4")
+        print("silently short of", missing)
+    except StorageError as error:
+        print(error)
+"""
+
+
+def test_a_video_that_does_not_fit_is_not_silently_short(tmp_path):
+    """Also when only its last bytes are missing, which FFmpeg's own writing to a path does not tell."""
+    done = subprocess.run([sys.executable, "-c", FILM, str(tmp_path)], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6
+    assert all("short.mp4: File too large" in line for line in lines), lines
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence():

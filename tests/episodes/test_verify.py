@@ -158,3 +158,15 @@ def test_tables_of_another_plan_are_refused_without_checksums(run, tmp_path):
         (copy / PLACE).unlink()
         with pytest.raises(EpisodeDataError, match=r"\.parquet .*4 episodes"):
             list(Run(copy).read())
+
+
+@pytest.mark.parametrize("column", ["index", "frame_index", "episode_index"])
+def test_rows_of_another_episode_or_order_are_refused_without_checksums(run, column):
+    """Two rows change places in one column of numbers: every file is whole, and the rows are not what the tables say."""
+    (run / PLACE).unlink()
+    table = read_table(run / DATA)
+    values = table.column(column).to_numpy().copy()
+    values[[3, -1]] = values[[-1, 3]]
+    write_table(run / DATA, table.set_column(table.column_names.index(column), column, pa.array(values)))
+    with pytest.raises(EpisodeDataError, match=rf"step 3 of episode 0 has {column}"):
+        list(Run(run).read())

@@ -10,6 +10,7 @@ import pytest
 from test_collect import bench, collect_all, content, make_meta
 
 from failsight.core.errors import FailsightError, StorageError
+from failsight.episodes import lock
 from failsight.episodes.lock import writing_alone
 from failsight.episodes.run import Run
 from failsight.runtime.collect import collect, prepare, record_episode
@@ -60,6 +61,22 @@ def test_a_lock_that_was_removed_under_the_waiting_is_not_shared(tmp_path):
         with writing_alone(tmp_path):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_whose_file_was_removed_before_it_was_taken_is_taken_anew(tmp_path, monkeypatch):
+    """Its last holder removes the file between opening and locking: a lock on the removed file would exclude nobody."""
+    take, removed = lock._lock, []
+
+    def late(descriptor, path):
+        if not removed:
+            removed.append(path.unlink())
+        take(descriptor, path)
+
+    monkeypatch.setattr(lock, "_lock", late)
+    with writing_alone(tmp_path):
+        with pytest.raises(StorageError, match="being written"), writing_alone(tmp_path):
+            pass
+        assert (tmp_path / ".lock").exists()
 
 
 def test_a_refusal_leaves_no_folder_behind(tmp_path):

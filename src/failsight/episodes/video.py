@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -22,6 +25,23 @@ def frames_per_second(rate_hz: float) -> int | float:
     return 1 if rate_hz == 0 else int(rate_hz) if float(rate_hz).is_integer() else rate_hz
 
 
+class _WholeFile(io.FileIO):
+    """Writes all of it or raises: FFmpeg's own file, and a plain one, drop what a full disk did not take."""
+
+    refused: OSError | None = None
+    """What the disk said; PyAV raises something else in its place."""
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while rest:
+                rest = rest[super().write(rest) or 0 :]
+        except OSError as error:
+            self.refused = error
+            raise
+        return memoryview(data).nbytes
+
+
 class VideoWriter:
     """Writes (H, W, 3) uint8 frames to an MP4 file."""
 
@@ -31,7 +51,7 @@ class VideoWriter:
         self._path, self._count, self._closed = path, 0, False
         rate = Fraction(fps).limit_denominator(10_000)
         with writing(path):
-            self._file = path.open("wb", buffering=0)  # a file of ours: FFmpeg's own loses the error of a full disk
+            self._file = _WholeFile(path, "wb")
         self._container = av.open(self._file, "w", format="mp4", options=options)
         self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.height, self._stream.width = height, width
@@ -44,7 +64,7 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame.pts = self._count
         self._count += 1
-        with writing(self._path):
+        with self._muxing():
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
 
@@ -53,11 +73,19 @@ class VideoWriter:
         if self._closed:
             return
         self._closed = True
-        with writing(self._path):
+        with self._muxing():
             for packet in self._stream.encode():
                 self._container.mux(packet)
             self._container.close()
             self._file.close()
+
+    @contextmanager
+    def _muxing(self) -> Iterator[None]:
+        with writing(self._path):
+            try:
+                yield
+            except av.error.FFmpegError as error:
+                raise self._file.refused or error from error
 
 
 def read_video(path: Path) -> Iterator[Array]:
