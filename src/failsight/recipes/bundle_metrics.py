@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from failsight.core.errors import BundleError
+from failsight.core.errors import BundleError, EpisodeDataError
+from failsight.core.textfiles import read_json_object
 from failsight.episodes.meta import write_text_atomic
 from failsight.evaluation import detection
 from failsight.evaluation.detection import Scored
@@ -34,9 +35,9 @@ def read_metrics(bundle: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text())
+        data = read_json_object(path)
         return {"judged_on": str(data["judged_on"]), "figures": dict(data["figures"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (EpisodeDataError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} is damaged ({error}); delete it, or fit again.") from error
 
 

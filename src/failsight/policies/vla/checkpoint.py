@@ -10,7 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from failsight.core.errors import FailsightError
+from failsight.core.textfiles import read_json_object
 from failsight.policies.vla.config import TinyConfig
+from failsight.policies.vla.damage import damage
 from failsight.policies.vla.finite import require_finite_weights
 from failsight.policies.vla.network import TinyVLA
 from failsight.policies.vla.whole import require_finite
@@ -32,14 +34,15 @@ def load_checkpoint(folder: Path) -> tuple[TinyVLA, str]:
             f"No checkpoint in {folder.resolve()}: it must hold config.json and model.safetensors. "
             "Train one with: failsight train-policy --recipe tabletop"
         )
-    data = json.loads(config.read_text())
+    data = read_json_object(config)
     if data.get("type") != "tiny":
         raise FailsightError(f"{config} is of type {data.get('type')!r}; this version loads 'tiny'.")
-    network = TinyVLA(TinyConfig.from_dict(data))
+    with damage(config):
+        network = TinyVLA(TinyConfig.from_dict(data))
     try:
         found = load_file(weights)
         network.load_state_dict(found)
-    except (RuntimeError, SafetensorError) as error:
+    except (RuntimeError, SafetensorError, OSError, ValueError) as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise FailsightError(
             f"{weights} does not fit its config.json or this version: {first} Train it again."
@@ -50,7 +53,7 @@ def load_checkpoint(folder: Path) -> tuple[TinyVLA, str]:
 
 def fingerprint(folder: Path) -> str:
     """16 hex digits over weights and configuration (without its provenance, which changes nothing)."""
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json_object(folder / "config.json")
     config.pop("provenance", None)
     digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=8)
     digest.update((folder / "model.safetensors").read_bytes())

@@ -33,7 +33,7 @@ from failsight.policies.vla.options import Augment, FitConfig
 from failsight.policies.vla.precision import Skips, require_precision
 from failsight.policies.vla.sampling import Loader, Plan, flow_draws
 from failsight.policies.vla.schedule import rate
-from failsight.policies.vla.store import continue_from, fingerprint, restore, save_model
+from failsight.policies.vla.store import continue_from, fingerprint, older, restore, save_model
 from failsight.policies.vla.tracking import Tracker, make_tracker
 from failsight.policies.vla.training_state import load_state, save_state
 from failsight.policies.vla.windows import Windows
@@ -315,8 +315,8 @@ class Training:
 
     def _resume(self) -> None:
         place = self.folder / "last"
-        if not place.is_dir() and (self.folder / "last.old").is_dir():
-            place = self.folder / "last.old"
+        if not place.is_dir() and older(place).is_dir():
+            place = older(place)
         if not (place / "training.json").is_file():
             return
         load_state(place, self._identity(), self, self.accelerator.scaler)

@@ -24,7 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from failsight.core.errors import FailsightError, SpecMismatchError, StorageError
+from failsight.core.textfiles import read_json_object
 from failsight.policies.vla.base import require_base
+from failsight.policies.vla.damage import damage
 from failsight.policies.vla.design import VLAConfig
 from failsight.policies.vla.finite import require_finite_statistics, require_finite_weights
 from failsight.policies.vla.model import VLAModel
@@ -40,7 +42,8 @@ def save_model(
     """
     require_finite_weights(model, folder)
     require_finite_statistics(config.statistics)
-    partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
+    _require_ours(folder)
+    partial, old = _beside(folder, "partial"), older(folder)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -61,6 +64,22 @@ def save_model(
         ) from error
 
 
+def older(folder: Path) -> Path:
+    """Where the checkpoint before stands for the moment between the two renames of `save_model`."""
+    return _beside(folder, "old")
+
+
+def _beside(folder: Path, state: str) -> Path:
+    """A name that only we use, so that what we delete there is ours."""
+    return folder.with_name(f".{folder.name}.failsight-{state}")
+
+
+def _require_ours(folder: Path) -> None:
+    """Refuse to replace what is no checkpoint."""
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise StorageError(f"{folder} holds something else than a checkpoint; choose another --out, or move it away.")
+
+
 def _head_state(model: VLAModel) -> dict[str, Tensor]:
     return {k: v.contiguous() for k, v in model.state_dict().items() if not k.startswith("backbone.")}
 
@@ -72,10 +91,11 @@ def read_config(folder: Path) -> VLAConfig:
         raise FailsightError(
             f"No checkpoint in {folder.absolute()}: it has no config.json. Train one with: failsight train-policy --data FOLDER"
         )
-    data = json.loads(path.read_text())
+    data = read_json_object(path)
     if data.get("type") != "vla":
         raise FailsightError(f"{path} is of type {data.get('type')!r}; a checkpoint of type 'vla' is wanted here.")
-    return VLAConfig.from_dict(data)
+    with damage(path):
+        return VLAConfig.from_dict(data)
 
 
 def load_model(folder: Path, source: str | None = None) -> VLAModel:
@@ -83,14 +103,15 @@ def load_model(folder: Path, source: str | None = None) -> VLAModel:
 
     Raises FailsightError when the checkpoint is missing or damaged, or the base weights are other ones.
     """
-    if not folder.is_dir() and folder.with_name(folder.name + ".old").is_dir():
-        folder = folder.with_name(folder.name + ".old")  # killed between the two renames of `save_model`
+    if not folder.is_dir() and older(folder).is_dir():
+        folder = older(folder)  # killed between the two renames of `save_model`
     config = read_config(folder)
     if source is not None:
         config = replace(config, backbone=replace(config.backbone, source=source))
     if config.backbone.family != "tiny" and config.backbone.tuning != "full":
         require_base(config.provenance, config.backbone, folder)
-    model = VLAModel(config, folder)
+    with damage(folder / "config.json"):
+        model = VLAModel(config, folder)
     restore(model, folder)
     model.config = config
     return model.eval()
@@ -103,7 +124,7 @@ def restore(model: VLAModel, folder: Path) -> None:
         saved = load_file(folder / "head.safetensors")
         require_fit(saved, _head_state(model), folder / "head.safetensors")
         model.load_state_dict(model.state_dict() | saved)
-    except (RuntimeError, SafetensorError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         text = str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
         raise FailsightError(
             f"{folder} does not fit its config.json or this version: {text} Train it again."
@@ -147,7 +168,7 @@ def fingerprint(folder: Path) -> str:
     """16 hex digits over all that decides: configuration (of its provenance only the base's identity), every weight file,
     and what else a backbone trained in full is loaded from.
     """
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json_object(folder / "config.json")
     known = config.pop("provenance", {})
     base = json.dumps(known["base"], sort_keys=True) if "base" in known else known.get("base_hash", "")
     digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode() + base.encode(), digest_size=8)

@@ -21,6 +21,7 @@ from failsight.core.errors import EpisodeDataError
 from failsight.core.rng import keyed_rng
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Observation, PolicyOutput, Task
+from failsight.policies.vla.damage import damage
 from failsight.policies.vla.design import VLAConfig
 from failsight.policies.vla.discrete import DiscreteHead
 from failsight.policies.vla.heads import FlowHead
@@ -68,7 +69,9 @@ class VLAPolicy:
     def load(folder: str | Path, source: str | None = None) -> VLAPolicy:
         """From a checkpoint folder. Raises FailsightError when it is missing, damaged or of another type."""
         path = Path(folder)
-        return VLAPolicy(load_model(path, source), fingerprint(path))
+        model = load_model(path, source)
+        with damage(path / "config.json"):
+            return VLAPolicy(model, fingerprint(path))
 
     def reset(self, task: Task, key: EpisodeKey) -> None:
         """Forget the episode before."""

@@ -67,6 +67,7 @@ class TinyBackbone(nn.Module):
     ) -> None:
         """`start`: begin with the weights of `config.source`, when there is one; `word_rule`: see `words`."""
         super().__init__()
+        words("", word_rule)  # refuses a rule that this version does not know
         self.config, self._cameras, self._rule = config, cameras, word_rule
         self._index = {word: i + RESET + 1 for i, word in enumerate(vocabulary)}
         width = config.width
