@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from failsight.core.errors import FailsightError, UnknownNameError
-from failsight.core.ranges import Between, Count, Share
+from failsight.core.ranges import Between, Share, require_fields
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.policies.vla.pixels import PixelChoice
 from failsight.policies.vla.words import WORD_RULE
@@ -16,6 +16,8 @@ HeadKind = Literal["fc", "lstm", "gpt", "discrete", "flow"]
 HistoryKind = Literal["one-step", "policy-head", "interleaved"]
 Tuning = Literal["full", "lora", "frozen"]
 ArmLoss = Literal["huber", "mse", "l1"]
+Width = Annotated[int, Between(1, 65_536)]
+Few = Annotated[int, Between(1, 1_000)]
 Scheme = Literal["q01q99", "min-max", "mean-std", "identity"]
 
 HEADS: tuple[str, ...] = get_args(HeadKind)
@@ -42,10 +44,10 @@ class BackboneConfig:
     """Of a hub id."""
     tuning: Tuning = "full"
     """full: everything; lora: frozen plus low-rank updates; frozen: only new tokens and the heads."""
-    lora_rank: Count = 16
-    lora_alpha: Count = 32
+    lora_rank: Width = 16
+    lora_alpha: Width = 32
     lora_dropout: Share = 0.0
-    action_tokens: Count = 1
+    action_tokens: Few = 1
     """Learnable tokens read at the end of every frame."""
     layers: tuple[int, ...] = (-1,)
     """Hidden layers read at the action tokens; -1 is the last one, after the final norm."""
@@ -58,9 +60,9 @@ class BackboneConfig:
     """Gradient checkpointing: less memory, one more forward pass."""
     prompt: str = ""
     """Template with {images}, {instruction} and {act}; empty: the family's own."""
-    width: Count = 160
+    width: Width = 160
     """`tiny` only."""
-    depth: Count = 3
+    depth: Few = 3
     """`tiny` only."""
 
 
@@ -69,11 +71,11 @@ class HeadConfig:
     """What turns features into action chunks."""
 
     kind: HeadKind = "lstm"
-    width: Count = 256
-    depth: Count = 2
+    width: Width = 256
+    depth: Few = 2
     """Layers of LSTM or GPT; blocks of flow."""
-    flow_steps: Count = 6
-    samples: Count = 8
+    flow_steps: Few = 6
+    samples: Few = 8
     """Chunks drawn per inference by the flow head."""
 
 
@@ -82,8 +84,8 @@ class HistoryConfig:
     """What a policy sees of the past: frames at t, t - stride, ..., and where they are joined."""
 
     kind: HistoryKind = "policy-head"
-    window: Count = 8
-    stride: Count = 1
+    window: Few = 8
+    stride: Few = 1
     """Control steps between two frames; also the actions executed per inference, so training and running agree."""
     decay: Annotated[float, Between(0, 1)] = 1.0
     """Loss weight of a frame is decay ** (its age in frames)."""
@@ -98,7 +100,7 @@ class FailureConfig:
     gradient: Share = 0.0
     """Share of the head's gradient that reaches the policy. At 1 a policy that is trained in full memorises which
     training episodes failed (`run failure-head`); at 0 the head reads the policy and changes nothing in it."""
-    width: Count = 64
+    width: Width = 64
     horizon_s: Annotated[float, Between(0, 3600)] = 2.0
     """A re-plan is requested when failure is nearer than this."""
 
@@ -148,7 +150,7 @@ class VLAConfig:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> VLAConfig:
-        """Inverse of `as_dict`."""
+        """Inverse of `as_dict`. Raises FailsightError naming a field outside its range."""
         values = {"word_rule": 1, **data}
         backbone = {**data["backbone"], "layers": tuple(data["backbone"]["layers"])}
         values["backbone"] = BackboneConfig(**backbone)
@@ -158,7 +160,12 @@ class VLAConfig:
         values["action_spec"] = ActionSpec.from_dict(data["action_spec"])
         values["observation_spec"] = ObservationSpec.from_dict(data["observation_spec"])
         values["vocabulary"] = tuple(data["vocabulary"])
-        return VLAConfig(**values)
+        config = VLAConfig(**values)
+        for name in ("backbone", "head", "history", "failure"):
+            part = getattr(config, name)
+            if part is not None:
+                require_fields(part, f"{name}.")
+        return config
 
 
 def require_cell(head: HeadConfig, history: HistoryConfig, chunk: int) -> None:
