@@ -199,5 +199,8 @@ def test_videos_that_were_cut_short_are_noticed(filmed, tmp_path):
     shutil.copytree(filmed, broken)
     video = next(broken.rglob("*.mp4"))
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 3])
+    with pytest.raises(EpisodeDataError, match="is not what was sealed"):
+        open_data(broken, tmp_path / "cache")
+    (broken / "meta/failsight/checksums.json").unlink()
     with pytest.raises(EpisodeDataError, match=r"cut short|damaged"):
         open_data(broken, tmp_path / "cache")
