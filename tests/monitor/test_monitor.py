@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import recurrent_arrays
 
-from failsight.core.errors import BundleError, CalibrationError
+from failsight.core.errors import BundleError, CalibrationError, EpisodeDataError
 from failsight.core.types import PolicyOutput, Risk, Step, Task
 from failsight.monitor import bundle
 from failsight.monitor.bundle import load_monitor, save_adapted, save_bundle
@@ -188,6 +188,95 @@ def test_the_statistic_fires_exactly_when_the_trigger_does():
         trigger = Trigger(rule, threshold)
         fired = sum(trigger.update(v) for v in p) > 0
         assert fired == (episode_statistic(p, rule) >= threshold)
+
+
+def test_the_statistic_by_hand():
+    """The second largest of the last three scores; a score that is not finite counts as none."""
+    trigger = Trigger(TriggerRule(needed=2, window=3), 2.0)
+    found = []
+    for score in (0.7, 0.1, 0.7, 0.5, 0.2, 0.9, float("nan")):
+        trigger.update(score)
+        found.append(trigger.statistic)
+    assert found == [-np.inf, 0.1, 0.7, 0.5, 0.5, 0.5, 0.2]
+    rule = TriggerRule(needed=2, window=3)
+    assert episode_statistic(np.array([0.2, 0.9, 0.5, 0.8, 0.1]), rule) == 0.8
+    assert episode_statistic(np.array([0.3, 0.6]), rule) == 0.3
+    assert episode_statistic(np.array([0.9]), rule) == -np.inf
+
+
+def test_an_alarm_begins_at_the_threshold_and_ends_after_ticks_in_a_row_at_the_release():
+    """Threshold 1, ratio 0.5: two ticks in a row at 0.5 end it, one at 0.75 between them begins the count anew."""
+    rule = TriggerRule(needed=1, window=1, release_steps=2, release_ratio=0.5)
+    trigger = Trigger(rule, 1.0)
+    assert [trigger.update(p) for p in (0.9, 1.0, 0.5, 0.75, 0.5, 0.5)] == [False, True, True, True, True, False]
+    hazard = Trigger(TriggerRule(needed=1, window=1, release_steps=3), 1.0)
+    assert [hazard.update(0.2, hazard=i == 0) for i in range(3)] == [True, True, False]
+
+
+def test_a_reset_trigger_remembers_nothing():
+    trigger = Trigger(TriggerRule(needed=2, window=3, release_steps=3), 0.8)
+    for score in (0.9, 0.9, 0.1, 0.1):
+        trigger.update(score)
+    assert trigger.on
+    trigger.reset()
+    assert (trigger.on, trigger.statistic, trigger.threshold) == (False, -np.inf, 0.8)
+    assert not trigger.update(0.9), "one of two"
+    trigger.reset()
+    assert [trigger.update(0.1, hazard=i == 0) for i in range(3)] == [True, True, False]
+
+
+def test_a_trigger_goes_on_from_its_saved_state():
+    """Saved on, one tick below the release, three scores 0.5, 1, 0.75; the next tick replaces the 1 and ends the alarm."""
+    rule = TriggerRule(needed=2, window=3, release_steps=2, release_ratio=0.5)
+    saved, loaded = Trigger(rule, 1.0), Trigger(rule, 1.0)
+    for score in (1.0, 1.0, 0.75, 0.5):
+        saved.update(score)
+    loaded.load_state(saved.save_state())
+    assert (loaded.on, loaded.statistic) == (True, 0.75)
+    assert not loaded.update(0.25)
+    assert loaded.statistic == 0.5
+    other = Trigger(rule, 1.0)
+    other.load_state(saved.save_state())
+    assert other.update(1.0)
+    assert other.statistic == 0.75, "0.5, 1, 0.75"
+    assert saved.statistic == 0.75, "a state is a copy"
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "expected"),
+    [(80.0, (20, 12, 32, 40)), (10.0, (3, 2, 4, 5)), (2.5, (1, 1, 1, 2)), (20.0, (5, 3, 8, 10)), (0.0, (5, 3, 8, 10))],
+)
+def test_a_rule_lasts_as_long_at_another_rate(rate_hz, expected):
+    """A tick is 50 ms: five are 0.25 s, 20 steps at 80 Hz; at least 1 step, and 2 blind ones."""
+    rule = TriggerRule(release_ratio=0.7, imminent_gain=2.0).at(rate_hz)
+    assert (rule.window, rule.needed, rule.release_steps, rule.blind_steps) == expected
+    assert (rule.release_ratio, rule.imminent_gain) == (0.7, 2.0)
+    assert TriggerRule(blind_steps=1).at(2.5).blind_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("window", 0, "whole number from 1 to 10000"),
+        ("needed", 6, "whole number from 1 to 5"),
+        ("needed", 0, "whole number from 1 to 5"),
+        ("release_steps", 0, "whole number from 1 to 10000"),
+        ("blind_steps", 10_001, "whole number from 1 to 10000"),
+        ("release_ratio", 1.1, "finite number from 0 to 1"),
+        ("release_ratio", -0.1, "finite number from 0 to 1"),
+        ("imminent_gain", -0.1, "finite number from 0 to inf"),
+    ],
+)
+def test_a_rule_that_cannot_work_names_its_field_and_range(field, value, expected):
+    with pytest.raises(EpisodeDataError, match=rf"^trigger, {field}: expected a {expected}, found {value}"):
+        TriggerRule(**{field: value})
+    TriggerRule(window=1, needed=1, release_steps=1, blind_steps=1, release_ratio=0.0)
+    TriggerRule(window=10_000, needed=10_000, release_ratio=1.0)
+
+
+def test_evidence_is_the_score_where_a_predictor_keeps_it_apart():
+    assert TriggerRule(imminent_gain=5.0).score(Risk(p_fail=0.2, imminent=0.9, evidence=-3.0)) == -3.0
+    assert TriggerRule(imminent_gain=0.5).score(Risk(p_fail=0.8, imminent=0.9)) == 0.8
 
 
 def test_an_imminent_collision_counts_as_much_as_its_gain_says():

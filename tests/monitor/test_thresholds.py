@@ -30,6 +30,117 @@ def test_own_threshold_with_twenty_successes_else_pooled_with_a_note():
     assert again.choose("often") == thresholds.choose("often")
 
 
+def test_which_threshold_by_hand_with_its_note():
+    """alpha 0.1: of 25 successes the rank is ceil(26 * 0.9) = 24, of all 44 it is ceil(45 * 0.9) = 41."""
+    (a, ta), (b, tb) = many(25, "often"), many(19, "rare")
+    thresholds = fit_thresholds(a + b, ta + tb, 0.1, ["lost"])
+    assert thresholds.known == {"lost": 0, "often": 25, "rare": 19}
+    own, pooled, lost = (thresholds.choose(task) for task in ("often", "rare", "lost"))
+    assert own.threshold == pytest.approx(23 / 24)
+    assert own[1:] == ("task", "")
+    assert pooled.threshold == lost.threshold == pytest.approx(sorted(a + b)[40])
+    assert pooled[1:] == ("pooled", "pooled threshold: rare has 19 calibration successes, 20 give it its own")
+    assert lost.note == "pooled threshold: lost has 0 calibration successes, 20 give it its own"
+    assert (thresholds.pooled.successes, thresholds.tasks["often"].successes, thresholds.pooled.alpha) == (44, 25, 0.1)
+    assert thresholds.tasks["often"].alpha == 0.1
+    assert fit_thresholds(*many(20, "just"), 0.1).choose("just").basis == "task"
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        fit_thresholds(a, ta[:-1], 0.1)
+
+
+def test_a_task_without_a_finite_threshold_says_so():
+    thresholds = fit_thresholds(*many(30, "a"), 0.1)
+    thresholds.tasks["none"] = replace(thresholds.pooled, threshold=math.inf)
+    assert thresholds.choose("none") == (math.inf, "uncalibrated", "no threshold exists on none")
+    assert thresholds.choose("new").note == "uncalibrated: 10 more successes of new are needed"
+
+
+def test_one_fixed_threshold_promises_nothing():
+    thresholds = Thresholds.fixed(0.4)
+    assert thresholds.choose("anything") == (0.4, "pooled", "")
+    assert (thresholds.pooled.alpha, thresholds.pooled.alpha_upper, thresholds.pooled.successes) == (1.0, 1.0, 0)
+    thresholds.watch("anything", 1.0)
+    thresholds.notice("anything", 1.0)
+    assert thresholds.adapted() == {}
+
+
+def with_provisional():
+    thresholds = fit_thresholds(*many(30, "a"), 0.1)
+    five, seven = (replace(thresholds.pooled, threshold=limit) for limit in (5.0, 7.0))
+    thresholds.provisional = Provisional(plain=five, corrected=seven, usual=0.5, steps=5)
+    return thresholds
+
+
+def test_a_provisional_threshold_follows_the_levels_of_its_task():
+    """Plain 5 for four episodes; from the fifth 7 + 5 / 8 * (2 - 0.5); no more than ten levels are kept."""
+    thresholds = with_provisional()
+    note = "provisional threshold: 10 more successes of new calibrate it"
+    assert thresholds.choose("new") == (5.0, "provisional", note)
+    for level in (2.0, math.nan, 2.0, 2.0, 2.0):
+        thresholds.notice("new", level)
+    assert thresholds.choose("new").threshold == 5.0
+    thresholds.notice("new", 2.0)
+    assert thresholds.choose("new").threshold == pytest.approx(7 + 5 / 8 * 1.5)
+    for level in range(6):
+        thresholds.notice("new", float(level))
+    assert thresholds.levels == {"new": [2.0] * 5 + [0.0, 1.0, 2.0, 3.0, 4.0]}
+    thresholds.notice("a", 2.0)
+    assert "a" not in thresholds.levels
+
+
+def test_what_was_learned_in_use_survives_json():
+    thresholds = with_provisional()
+    thresholds.watch("new", 0.5)
+    thresholds.watch("new", -math.inf)
+    thresholds.watch("new", math.nan)
+    thresholds.notice("other", 2.0)
+    found = thresholds.adapted()
+    assert list(found) == ["new", "other"]
+    assert found["new"] == {"watched": [0.5, None], "too_short": 1, "levels": [], "calibration": None}
+    assert found["other"] == {"watched": [], "too_short": 0, "levels": [2.0], "calibration": None}
+    again = with_provisional()
+    again.adopt(found, "adapted.json")
+    assert again.watched == {"new": [0.5, math.inf, -math.inf], "other": []}
+    assert again.levels == {"new": [], "other": [2.0]}
+    again.adopt({"old": {"watched": [], "too_short": 0, "calibration": None}}, "adapted.json")
+    assert again.levels["old"] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "place"),
+    [
+        ("watched", ["x"], "adapted.json, new, watched"),
+        ("too_short", -1, "adapted.json, new, too_short"),
+        ("too_short", 10**6 + 1, "adapted.json, new, too_short: expected a whole number from 0 to 1000000"),
+        ("levels", ["x"], "adapted.json, new, levels"),
+        ("calibration", {"threshold": "x"}, "adapted.json, new, threshold"),
+    ],
+)
+def test_a_damaged_adaptation_is_named_by_its_place(key, value, place):
+    entry = {"watched": [], "too_short": 0, "levels": [], "calibration": None, key: value}
+    with pytest.raises(EpisodeDataError, match=rf"^{place}"):
+        with_provisional().adopt({"new": entry}, "adapted.json")
+
+
+def test_damaged_thresholds_are_named_by_their_place():
+    whole = with_provisional().as_dict()
+    again = Thresholds.from_dict(whole)
+    assert (again.provisional, again.known, again.tasks) == (
+        with_provisional().provisional,
+        {"a": 30},
+        with_provisional().tasks,
+    )
+    for damage, place in (
+        ({"alpha": "x"}, "calibration, alpha"),
+        ({"tasks": {"a": {**whole["tasks"]["a"], "alpha": "x"}}}, "calibration, a, alpha"),
+        ({"tasks": {"": whole["tasks"]["a"]}}, "calibration: the text is empty"),
+        ({"known": {"a": -1}}, "calibration, known, a"),
+        ({"provisional": {**whole["provisional"], "usual": "x"}}, "calibration, provisional, usual"),
+    ):
+        with pytest.raises(EpisodeDataError, match=f"^{place}"):
+            Thresholds.from_dict({**whole, **damage})
+
+
 def test_an_unknown_task_is_uncalibrated_until_ten_successes_of_it():
     thresholds = fit_thresholds(*many(30, "a"), 0.1)
     for i in range(9):
