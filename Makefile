@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 help:
 	@echo "make demo    policy, failures, monitor, interventions, report (about 4 minutes on 2 cores)"
-	@echo "make test    the whole test suite (about 10 minutes on 2 cores)"
+	@echo "make test    the whole test suite (about 15 minutes on 2 cores)"
 	@echo "make fuzz    every fuzz case (make test runs a tenth of them)"
 	@echo "make wild    foreign environments and simulators, each installed on the way (up to 3 hours)"
 	@echo "make lint    ruff, mypy, import-linter"
@@ -27,7 +27,7 @@ demo: $(STAMP)
 	@echo "Open runs/demo/report.html in a browser."
 
 test: $(STAMP)
-	@echo "Running the tests: about 10 minutes on 2 cores."
+	@echo "Running the tests: about 15 minutes on 2 cores."
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 	@echo "All tests passed."
 
