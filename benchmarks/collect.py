@@ -12,11 +12,11 @@ import time
 from functools import partial
 from pathlib import Path
 
-from failsight.recipes.adapters import make_bench
-from failsight.recipes.tabletop import all_tasks, plan
 from failsight.runtime.collect import record_episode
 from failsight.runtime.loop import Loop, run_episode
 from failsight.runtime.pool import run_pool
+from failsight.sims.tabletop.plan import all_tasks, plan
+from failsight.workflows.wiring import make_bench
 
 
 def bare(bench, key):

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from failsight.core.demonstrations import Demonstration, save_demonstrations
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
+from failsight.episodes.demonstrations import Demonstration, save_demonstrations
 from failsight.policies.vla.design import BackboneConfig, HeadConfig, HistoryConfig, VLAConfig
-from failsight.policies.vla.fit import Hooks, Split, Training
 from failsight.policies.vla.normalise import statistics as action_statistics
-from failsight.policies.vla.options import Augment, FitConfig
 from failsight.testing.tiny_vlms import save_tiny_vlm
+from failsight.training.loop import Hooks, Split, Training
+from failsight.training.options import Augment, FitConfig
 
 SIZES = {
     # hidden, layers, heads, vocabulary, image side

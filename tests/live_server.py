@@ -7,7 +7,7 @@ import threading
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
-from failsight.runtime.server import PolicyServer
+from failsight.serving.server import PolicyServer
 
 
 class InThread:

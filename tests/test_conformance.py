@@ -19,14 +19,14 @@ from failsight.policies.vla.policy import TinyPolicy
 from failsight.predictors import PREDICTORS
 from failsight.predictors.detector import FitData
 from failsight.predictors.detectors import DETECTORS
-from failsight.recipes.adapters import make_operator, make_policy, make_sim
-from failsight.recipes.closed_loop import CHANGES, Altered
-from failsight.recipes.tabletop import targets
 from failsight.signals import SIGNALS
 from failsight.signals.bank import SIGNAL_NAMES
 from failsight.sims import OPERATORS, SIMS
 from failsight.sims.tabletop.env import ACTION_SPEC, TabletopEnv
+from failsight.sims.tabletop.plan import targets
 from failsight.testing import checks, fakes
+from failsight.workflows.closed_loop import CHANGES, Altered
+from failsight.workflows.wiring import make_operator, make_policy, make_sim
 
 TABLES = {
     "simulator": SIMS,
@@ -112,7 +112,7 @@ def test_policies_keep_sessions_apart_and_heed_a_new_instruction(name):
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_policies_do_not_depend_on_the_process(name):
-    checks.check_policy_process("failsight.recipes.adapters:make_policy", name)
+    checks.check_policy_process("failsight.workflows.wiring:make_policy", name)
 
 
 def test_fake_policy(key):
@@ -142,7 +142,7 @@ def test_the_checks_find_a_policy_that_mixes_sessions(mistake, monkeypatch):
     if mistake == "hashes":
         monkeypatch.setattr(EpisodeKey, "parts", property(lambda key: (hash(key.task),)))
         with pytest.raises(AssertionError, match="must not depend on the process"):
-            checks.check_policy_process("failsight.recipes.adapters:make_policy", "tabletop-strong")
+            checks.check_policy_process("failsight.workflows.wiring:make_policy", "tabletop-strong")
         return
     monkeypatch.setattr(TinyPolicy, "load_state", load_state)
     with pytest.raises(AssertionError, match="must keep instruction, random key and memory"):

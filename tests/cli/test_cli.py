@@ -157,8 +157,8 @@ def test_what_the_system_refuses_is_one_sentence(error, message, monkeypatch, ca
     [
         (("report", "x"), "failsight.reports.html.write_report", "start the same command again"),
         (("run", "demo"), "failsight.recipes.runs.run_recipe", "the same command goes on where it stopped"),
-        (("collect", "--out", "x"), "failsight.recipes.plans.make_plan", "the same command with --resume goes on"),
-        (("serve", "x"), "failsight.recipes.serving.make_server", "the server has stopped"),
+        (("collect", "--out", "x"), "failsight.workflows.plans.make_plan", "the same command with --resume goes on"),
+        (("serve", "x"), "failsight.workflows.serve.make_server", "the server has stopped"),
     ],
 )
 def test_an_interrupt_says_what_this_command_leaves_behind(arguments, target, message, monkeypatch, capsys):

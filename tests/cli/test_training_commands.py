@@ -152,7 +152,7 @@ def test_failure_tokens_are_made_set_checked_and_exchanged(filmed, tmp_path, cap
 
 @pytest.mark.sim
 def test_a_filmed_run_is_training_data_with_failure_labels(filmed, tmp_path, capsys):
-    from failsight.recipes.data_sets import open_data
+    from failsight.workflows.data_sets import open_data
 
     data = open_data(filmed, tmp_path / "cache")
     run = Run(filmed)
@@ -173,7 +173,7 @@ def test_a_plain_lerobot_folder_is_training_data(filmed, tmp_path):
     """The same run without anything of ours beside it."""
     import shutil
 
-    from failsight.recipes.data_sets import open_data
+    from failsight.workflows.data_sets import open_data
 
     plain = tmp_path / "plain"
     shutil.copytree(filmed, plain)
@@ -193,7 +193,7 @@ def test_a_plain_lerobot_folder_is_training_data(filmed, tmp_path):
 def test_videos_that_were_cut_short_are_noticed(filmed, tmp_path):
     import shutil
 
-    from failsight.recipes.data_sets import open_data
+    from failsight.workflows.data_sets import open_data
 
     broken = tmp_path / "broken"
     shutil.copytree(filmed, broken)

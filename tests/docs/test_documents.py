@@ -76,8 +76,8 @@ def test_doctests():
 
     names = ["core.rng", "core.types", "core.state", "core.pictures", "predictors.hazard", "evaluation.intervals"]
     names += ["evaluation.detection", "evaluation.paired", "reports.verdict"]
-    names += ["policies.vla.windows", "policies.vla.schedule", "policies.vla.discrete"]
-    names += ["policies.vla.words", "episodes.lerobot", "core.foreign"]
+    names += ["policies.vla.frames", "training.schedule", "policies.vla.discrete"]
+    names += ["policies.vla.words", "episodes.formats.lerobot", "core.foreign"]
     tried = 0
     for name in names:
         result = doctest.testmod(importlib.import_module(f"failsight.{name}"))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.actprobe import log_files, read_actprobe
+from failsight.episodes.formats.actprobe import log_files, read_actprobe
 from failsight.episodes.logged import LogOrigin
-from failsight.recipes.importing import import_log
+from failsight.workflows.import_logs import import_log
 
 ORIGIN = LogOrigin(policy="p", suite="s", horizon=40, rate_hz=4.0)
 
@@ -209,7 +209,7 @@ def test_memory_is_taken_only_for_what_is_there(tmp_path, monkeypatch):
     rewrite_npz(tmp_path / "Open.npz", signals10=huge)
     with pytest.raises(EpisodeDataError, match=r"signals10 promises shape \(1000000000000, 10\) of float32"):
         read_actprobe([tmp_path / "Open.npz"])
-    monkeypatch.setattr("failsight.episodes.actprobe_npz.MEMBER_LIMIT", 2**20)
+    monkeypatch.setattr("failsight.episodes.formats.actprobe_npz.MEMBER_LIMIT", 2**20)
     rewrite_npz(tmp_path / "Open.npz", signals10=npy_header((2**19, 10)) + b"\0" * 2**22)
     with pytest.raises(EpisodeDataError, match="signals10 takes 4 MiB, more than the limit of 1"):
         read_actprobe([tmp_path / "Open.npz"])
@@ -217,7 +217,7 @@ def test_memory_is_taken_only_for_what_is_there(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("limit", "value"), [("LINE_LIMIT", 2**20), ("FILE_LIMIT", 2**20)])
 def test_gzip_bombs_stop_at_the_limit(tmp_path, monkeypatch, limit, value):
-    monkeypatch.setattr(f"failsight.episodes.json_lines.{limit}", value)
+    monkeypatch.setattr(f"failsight.episodes.formats.json_lines.{limit}", value)
     bomb = gzip.compress(b" " * 2**22 if limit == "LINE_LIMIT" else b"\n" * 2**22)
     (tmp_path / "a.jsonl.gz").write_bytes(bomb)
     with pytest.raises(EpisodeDataError, match=r"a.jsonl.gz:\d+ goes beyond the limit"):
@@ -242,10 +242,10 @@ def test_more_than_a_log_can_have_is_refused(tmp_path, text, message):
 
 
 def test_the_size_of_a_log_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("failsight.episodes.log_steps.EPISODE_VALUES", 8)
+    monkeypatch.setattr("failsight.episodes.formats.log_steps.EPISODE_VALUES", 8)
     with pytest.raises(EpisodeDataError, match=r"a.jsonl:1 has 3 signals at 3 steps; at most"):
         read_one(tmp_path, record_with(steps=[{"a": 1, "b": 1, "c": 1}] * 3))
-    monkeypatch.setattr("failsight.episodes.actprobe.LOG_LIMIT", 20)
+    monkeypatch.setattr("failsight.episodes.formats.actprobe.LOG_LIMIT", 20)
     with pytest.raises(EpisodeDataError, match="import its files in parts"):
         read_one(tmp_path, record_with(), record_with(episode_id=1, steps=[{"a": 2}] * 3))
 

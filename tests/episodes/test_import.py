@@ -11,12 +11,12 @@ from conftest import LOG_COLUMNS, LOG_NAMES, log_arrays, make_log_run, write_jso
 
 from failsight.core.errors import EpisodeDataError, StorageError, UnknownNameError
 from failsight.core.specs import Access, SignalColumn
-from failsight.episodes.actprobe import log_files, read_actprobe
+from failsight.episodes.formats.actprobe import log_files, read_actprobe
 from failsight.episodes.logged import Log, LoggedEpisode, LogOrigin, store_log
 from failsight.episodes.run import Run
 from failsight.labels.table import read_labels, type_counts
 from failsight.predictors.dataset import build_sequences, signal_columns
-from failsight.recipes.importing import import_log
+from failsight.workflows.import_logs import import_log
 
 ORIGIN = LogOrigin(policy="p", suite="s", horizon=40, rate_hz=4.0)
 

@@ -21,7 +21,7 @@ from lerobot_data import (
 )
 
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.lerobot import LeRobotFolder, _names
+from failsight.episodes.formats.lerobot import LeRobotFolder, _names
 from failsight.episodes.pictures import embedded
 
 

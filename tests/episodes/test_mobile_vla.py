@@ -8,10 +8,10 @@ import h5py
 import numpy as np
 import pytest
 
-from failsight.core.demonstrations import Demonstration
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.hdf5_glance import require_harmless
-from failsight.episodes.mobile_vla import files_of, read_episode, read_folder, write_episode
+from failsight.episodes.demonstrations import Demonstration
+from failsight.episodes.formats.hdf5_glance import require_harmless
+from failsight.episodes.formats.mobile_vla import files_of, read_episode, read_folder, write_episode
 
 FRAMES = 6
 

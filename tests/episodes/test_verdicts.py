@@ -15,9 +15,9 @@ from failsight.episodes.seal import seal
 from failsight.episodes.verdicts import Judge, VerdictRow, alarm_steps, count_alarms, read_verdicts, write_verdicts
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import label_run, read_labels
-from failsight.recipes.listing import EpisodeFilter, list_episodes
 from failsight.runtime import collect as collecting
 from failsight.runtime.collect import prepare, record_episode
+from failsight.workflows.episodes import EpisodeFilter, list_episodes
 
 JUDGE = Judge(bundle="b1/2", policy="point")
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from failsight.core.types import EpisodeKey
-from failsight.episodes.lerobot import LeRobotFolder
+from failsight.episodes.formats.lerobot import LeRobotFolder
 from failsight.episodes.meta import RunMeta
 from failsight.episodes.pictures import Video
 from failsight.episodes.seal import seal

@@ -39,7 +39,7 @@ from failsight.evaluation.ranking import Ranking, auc_draws, auc_estimate, diffe
 from failsight.evaluation.survival import WINDOWS, TimeRows, beside_clock, c_index_draws, clock_rows, model_rows
 from failsight.predictors.detectors import DETECTORS
 from failsight.predictors.fit_ledger import fit_ledger
-from failsight.recipes import bench_fits
+from failsight.recipes.bench import fits as bench_fits
 
 SEQUENCES = log_sequences()
 DATA = DataSet(name="log", columns=LOG_COLUMNS, sequences=tuple(SEQUENCES), facts=facts_of(SEQUENCES, 40), rate_hz=4.0)

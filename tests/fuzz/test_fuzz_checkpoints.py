@@ -11,8 +11,8 @@ import pytest
 from fuzz_budget import cases
 
 from failsight.core.errors import FailsightError
-from failsight.recipes.adapters import make_policy
 from failsight.testing.checks import make_observations, policy_digest
+from failsight.workflows.wiring import make_policy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "policies"))
 from lattice_data import make_config, make_data

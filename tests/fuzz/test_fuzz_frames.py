@@ -26,8 +26,8 @@ from failsight.core.errors import FailsightError
 from failsight.core.types import EpisodeKey
 from failsight.core.wire import pack, unpack
 from failsight.policies.remote.policy import RemotePolicy
-from failsight.recipes.adapters import make_policy
 from failsight.testing.fakes import ACTIONS, OBSERVATIONS, PointSim
+from failsight.workflows.wiring import make_policy
 
 LIMIT_S = 5.0
 PROMPTS = ("put the red cube in the left bin", "stack the blue cube on the green cube")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from fuzz_budget import cases
 
-from failsight.core.demonstrations import Demonstration
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.mobile_vla import read_episode, write_episode
-from failsight.recipes.data_sets import default_cache, open_data
+from failsight.episodes.demonstrations import Demonstration
+from failsight.episodes.formats.mobile_vla import read_episode, write_episode
+from failsight.workflows.data_sets import default_cache, open_data
 
 CASES = 300
 SLOWEST_S = 5.0

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "episodes"))
 from lerobot_data import CAMERA, episode, video_of, write_folder, write_table
 
 from failsight.core.errors import FailsightError
-from failsight.recipes.data_sets import default_cache, open_data
+from failsight.workflows.data_sets import default_cache, open_data
 
 CASES = 100
 SLOWEST_S = 5.0

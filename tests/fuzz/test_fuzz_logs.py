@@ -16,7 +16,7 @@ from fuzz_budget import cases
 from failsight.cli.main import main
 from failsight.core.errors import FailsightError
 from failsight.episodes.logged import LogOrigin
-from failsight.recipes.importing import import_log
+from failsight.workflows.import_logs import import_log
 
 ORIGIN = LogOrigin(policy="p", suite="s")
 NPZ = (

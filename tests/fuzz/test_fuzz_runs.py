@@ -31,8 +31,8 @@ from failsight.episodes.verify import verify_run
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import label_run, read_labels
 from failsight.predictors.dataset import build_sequences
-from failsight.recipes.data_sets import open_data
 from failsight.runtime.collect import committed, prepare, record_episode
+from failsight.workflows.data_sets import open_data
 
 LIMIT_S = 5
 """Of this process's own time, for all readers and commands of a case together."""
@@ -68,7 +68,7 @@ def runs(tmp_path_factory):
     label_run(log, OutcomeLabeler())
     for command in COMMANDS:  # imports what they need before the clock of a case runs
         run_command(command, shutil.copytree(found[0], place / "warm" / command))
-    importlib.import_module("failsight.recipes.viewing")
+    importlib.import_module("failsight.workflows.view")
     return [*found, log.root]
 
 

@@ -9,14 +9,15 @@ import pytest
 import torch
 from lattice_data import action_spec, demonstrations, make_config, make_data, observation_spec
 
-from failsight.core.demonstrations import Demonstration, load_demonstrations, save_demonstrations
 from failsight.core.errors import EpisodeDataError, FailsightError, SpecMismatchError
-from failsight.episodes.mobile_vla import read_episode, write_episode
+from failsight.episodes.demonstrations import Demonstration, load_demonstrations, save_demonstrations
+from failsight.episodes.formats.mobile_vla import read_episode, write_episode
 from failsight.policies.vla.discrete import decode, encode
+from failsight.policies.vla.frames import window_frames
 from failsight.policies.vla.normalise import Normaliser, statistics
-from failsight.policies.vla.options import Augment
-from failsight.policies.vla.windows import Windows, choose_actions, window_frames
-from failsight.recipes.data_sets import default_cache, open_data
+from failsight.training.options import Augment
+from failsight.training.windows import Windows, choose_actions
+from failsight.workflows.data_sets import default_cache, open_data
 
 
 def recording(frames=5, side=16, **changes):
@@ -217,7 +218,7 @@ def test_paraphrases_replace_instructions(tmp_path):
 
 
 def test_paraphrase_tables_must_be_tables(tmp_path):
-    from failsight.recipes.policy_training import read_paraphrases
+    from failsight.workflows.train import read_paraphrases
 
     path = tmp_path / "p.json"
     path.write_text(json.dumps(["no table"]))

@@ -12,12 +12,12 @@ from failsight.core.errors import FailsightError
 from failsight.core.types import EpisodeKey, Task
 from failsight.policies.vla.design import HEADS, HISTORIES, HeadConfig, HistoryConfig, cells, require_cell
 from failsight.policies.vla.families import NAMES
-from failsight.policies.vla.fit import Hooks, Split, Training, fit
 from failsight.policies.vla.model import VLAModel
-from failsight.policies.vla.options import FitConfig
 from failsight.policies.vla.streaming import VLAPolicy
-from failsight.policies.vla.windows import Windows
 from failsight.testing import checks
+from failsight.training.loop import Hooks, Split, Training, fit
+from failsight.training.options import FitConfig
+from failsight.training.windows import Windows
 
 SPLIT = Split((0, 1), (2,))
 FIT = FitConfig(
@@ -145,7 +145,7 @@ def test_every_cell_keeps_sessions_apart_and_heeds_a_new_instruction(head, histo
 def test_a_flow_policy_does_not_depend_on_the_process(data, tmp_path):
     config = make_config(data, "tiny", "", "flow", "interleaved", "full")
     fitted = fit(data, config, replace(FIT, steps=1, save_every=1, evaluate_every=1), SPLIT, tmp_path)
-    checks.check_policy_process("failsight.recipes.adapters:make_policy", str(fitted.last))
+    checks.check_policy_process("failsight.workflows.wiring:make_policy", str(fitted.last))
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f != "tiny"])

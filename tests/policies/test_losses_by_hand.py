@@ -10,7 +10,6 @@ import torch
 from lattice_data import WORDS, action_spec, make_config, make_data, save_family
 
 from failsight.core.types import EpisodeKey, Task
-from failsight.policies.vla.augment import augment
 from failsight.policies.vla.backbone import VLMBackbone
 from failsight.policies.vla.design import BackboneConfig, HistoryConfig
 from failsight.policies.vla.failure_head import Foresight, failure_error
@@ -18,10 +17,11 @@ from failsight.policies.vla.heads import FlowHead, Loss
 from failsight.policies.vla.model import VLAModel
 from failsight.policies.vla.network import losses as tiny_losses
 from failsight.policies.vla.normalise import Normaliser, statistics
-from failsight.policies.vla.options import Augment
 from failsight.policies.vla.streaming import VLAPolicy
 from failsight.policies.vla.tiny_backbone import TinyBackbone
-from failsight.policies.vla.windows import Windows
+from failsight.training.augment import augment
+from failsight.training.options import Augment
+from failsight.training.windows import Windows
 
 NAN, LN2 = float("nan"), math.log(2)
 NO_AUGMENT = Augment(shift_px=0, gain=0, tint=0, offset=0, state_noise=0, state_dropout=0, paraphrase=0, reset=0)

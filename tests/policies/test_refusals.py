@@ -14,20 +14,20 @@ from failsight.core.errors import FailsightError, SpecMismatchError, UnknownName
 from failsight.policies.vla.base import resolve_source, weight_files
 from failsight.policies.vla.design import BackboneConfig, FailureConfig, HeadConfig, HistoryConfig
 from failsight.policies.vla.finite import better, require_finite_statistics
-from failsight.policies.vla.fit import Hooks, Split, Training, fit
 from failsight.policies.vla.model import VLAModel
-from failsight.policies.vla.options import Augment, FitConfig
 from failsight.policies.vla.pixels import SYMMETRIC, pixel_scaling
 from failsight.policies.vla.policy import TinyPolicy
-from failsight.policies.vla.precision import Skips
-from failsight.policies.vla.sampling import Plan, rows_of
-from failsight.policies.vla.schedule import rate
 from failsight.policies.vla.shipped import CHECKPOINTS
 from failsight.policies.vla.store import fingerprint, load_model
-from failsight.policies.vla.windows import Windows
-from failsight.recipes.offline import validation_error
-from failsight.recipes.policy_training import train
-from failsight.recipes.train_config import TrainConfig
+from failsight.training.config import TrainConfig
+from failsight.training.loop import Hooks, Split, Training, fit
+from failsight.training.options import Augment, FitConfig
+from failsight.training.precision import Skips
+from failsight.training.sampling import Plan, rows_of
+from failsight.training.schedule import rate
+from failsight.training.windows import Windows
+from failsight.workflows.offline import validation_error
+from failsight.workflows.train import train
 
 SPLIT = Split((0, 1), (2,))
 FIT = FitConfig(steps=2, batch=2, warmup=1, evaluate_every=2, save_every=2, tracker="none")

@@ -6,8 +6,8 @@ import pytest
 from conftest import Quiet
 
 from failsight.predictors.fit_recurrent import RecurrentOptions
-from failsight.recipes import bench_tabletop
-from failsight.recipes.bench_tabletop import run_bench_tabletop
+from failsight.recipes.bench import tabletop as bench_tabletop
+from failsight.recipes.bench.tabletop import run_bench_tabletop
 
 
 @pytest.mark.slow

@@ -21,15 +21,16 @@ from failsight.labels.table import label_run
 from failsight.monitor.bundle import load_monitor
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.detectors import DETECTORS
-from failsight.recipes import bench_fits, bench_summary
-from failsight.recipes.bench_logs import import_logs, who
-from failsight.recipes.bench_options import BenchOptions
-from failsight.recipes.bench_real import find_data, run_bench_real
-from failsight.recipes.evaluating import compare_detectors, evaluate_bundle, explain_episode, leak_report
-from failsight.recipes.log_fitting import LogFitOptions, first_trigger, fit_log, read_data, require_enough
-from failsight.recipes.many_fitting import fit_many, read_listing
+from failsight.recipes.bench import fits as bench_fits
+from failsight.recipes.bench import summary as bench_summary
+from failsight.recipes.bench.logs import import_logs, who
+from failsight.recipes.bench.options import BenchOptions
+from failsight.recipes.bench.real import find_data, run_bench_real
 from failsight.reports.detectors import control_rows, table_rows
 from failsight.reports.html import write_report
+from failsight.workflows.evaluate import compare_detectors, evaluate_bundle, explain_episode, leak_report
+from failsight.workflows.fit_log import LogFitOptions, first_trigger, fit_log, read_data, require_enough
+from failsight.workflows.fit_many import fit_many, read_listing
 
 LEDGER = LogFitOptions(detector="ledger")
 """Where the detector does not matter: the one that is fitted in a moment."""
@@ -535,7 +536,7 @@ def test_the_rule_of_a_log_is_one_step_and_the_trigger_says_when(run, bundle):
 def test_fitting_a_ledger_needs_no_torch(run, tmp_path):
     code = (
         "import sys; from pathlib import Path; from failsight.episodes.run import Run;"
-        "from failsight.recipes.log_fitting import LogFitOptions, fit_log;"
+        "from failsight.workflows.fit_log import LogFitOptions, fit_log;"
         f"fit_log(Run({str(run.root)!r}), Path({str(tmp_path / 'b')!r}), LogFitOptions(detector='ledger'), lambda note: None);"
         "assert 'torch' not in sys.modules"
     )

@@ -8,9 +8,9 @@ from failsight.evaluation.bench_figures import auc_figures, bootstraps
 from failsight.evaluation.judging import judge, without_short
 from failsight.evaluation.protocols import PROTOCOLS, splits
 from failsight.predictors.detectors import DETECTORS
-from failsight.recipes.bench_real import ORIGINS, find_data
-from failsight.recipes.importing import import_log
-from failsight.recipes.log_fitting import read_data
+from failsight.recipes.bench.real import ORIGINS, find_data
+from failsight.workflows.fit_log import read_data
+from failsight.workflows.import_logs import import_log
 
 try:
     PLACE = find_data(None)

@@ -13,12 +13,12 @@ from failsight.core.types import EpisodeKey
 from failsight.episodes.run import Run
 from failsight.evaluation.scoring import replay
 from failsight.monitor.bundle import load_monitor
-from failsight.recipes.adapters import make_policy, make_sim
-from failsight.recipes.arms import ArmPlan, fork_bench, fork_episode, placebo_step
 from failsight.recipes.runs import RECIPES, find_recipe, run_recipe
-from failsight.recipes.tabletop import all_tasks, find_mix, plan
-from failsight.recipes.train_policy import TRAIN_RECIPES, find_train_recipe, train_policy
+from failsight.recipes.shipped_policy import TRAIN_RECIPES, find_train_recipe, train_policy
 from failsight.runtime.loop import Loop
+from failsight.sims.tabletop.plan import all_tasks, find_mix, plan
+from failsight.workflows.forks import ArmPlan, fork_bench, fork_episode, placebo_step
+from failsight.workflows.wiring import make_policy, make_sim
 
 
 def test_plans_are_keyed_and_cover_the_mix():
@@ -138,7 +138,7 @@ def test_a_finished_experiment_is_reused_and_a_killed_fork_file_recovers(smoke):
 def test_viewing_and_example_sheet(smoke):
     from failsight.episodes.video import read_video
     from failsight.labels.table import read_labels
-    from failsight.recipes.viewing import example_sheet, view_episode
+    from failsight.workflows.view import example_sheet, view_episode
 
     folder, _, _ = smoke
     run = Run(folder / "test")

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from conftest import Quiet
 
-from failsight.core.demonstrations import save_demonstrations
 from failsight.core.errors import EpisodeDataError, UnknownNameError
+from failsight.episodes.demonstrations import save_demonstrations
 from failsight.evaluation.intervals import Estimate
-from failsight.recipes import failure_head, lattice_ablation, mobile_vla
-from failsight.recipes.cases import read_cases, table_of_cases
-from failsight.recipes.closed_loop import Drive
-from failsight.recipes.dataset_audit import audit_data
-from failsight.recipes.evaluators import chains
-from failsight.recipes.lattice_ablation import Cell, paired_difference
-from failsight.recipes.offline import judge_memory
-from failsight.recipes.plans import make_plan
 from failsight.recipes.runs import STUDIES, find_recipe
+from failsight.recipes.studies import failure_head, lattice_ablation, mobile_vla
+from failsight.recipes.studies.lattice_ablation import Cell, paired_difference
 from failsight.sims.navigation.scenarios import SCENARIOS
+from failsight.workflows.audit import audit_data
+from failsight.workflows.cases import read_cases, table_of_cases
+from failsight.workflows.closed_loop import Drive
+from failsight.workflows.drive import chains
+from failsight.workflows.offline import judge_memory
+from failsight.workflows.plans import make_plan
 
 
 def summary_of(folder):

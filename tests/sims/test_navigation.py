@@ -8,17 +8,17 @@ import pytest
 
 from failsight.core.errors import EpisodeDataError, FailsightError, UnknownNameError
 from failsight.core.types import EpisodeKey, Perturbation
-from failsight.episodes.mobile_vla import read_episode, scenario_of
-from failsight.policies.vla.windows import Windows
-from failsight.recipes.closed_loop import other_instructions
-from failsight.recipes.data_sets import open_data
-from failsight.recipes.navigation import demonstrate
-from failsight.recipes.policy_training import make_config, split_of
-from failsight.recipes.train_config import TrainConfig
+from failsight.episodes.formats.mobile_vla import read_episode, scenario_of
+from failsight.recipes.demonstrate.navigation import demonstrate
 from failsight.sims import register_envs
 from failsight.sims.navigation.env import NavigationEnv, planar
 from failsight.sims.navigation.expert import NavigationExpert
 from failsight.sims.navigation.scenarios import SCENARIOS, find_scenario, make_scene, tasks
+from failsight.training.config import TrainConfig
+from failsight.training.windows import Windows
+from failsight.workflows.closed_loop import other_instructions
+from failsight.workflows.data_sets import open_data
+from failsight.workflows.train import make_config, split_of
 
 pytestmark = pytest.mark.sim
 
@@ -133,7 +133,7 @@ def test_demonstrations_are_resumable_and_train(tmp_path):
 def test_a_simulator_that_is_not_installed_says_how_to_get_it(name, package):
     from importlib.util import find_spec
 
-    from failsight.recipes.adapters import make_sim
+    from failsight.workflows.wiring import make_sim
 
     if find_spec(package) is not None:
         pytest.skip(f"{package} is installed")

@@ -39,7 +39,7 @@ def run(
         protocols: bench-real only: ways to split, beside the folds (default: all).
         splits: bench-real only: at most that many splits of each (default: all).
     """
-    from failsight.recipes.bench_options import BenchOptions
+    from failsight.recipes.bench.options import BenchOptions
     from failsight.recipes.runs import find_recipe, run_recipe
 
     find_recipe(name)
@@ -88,8 +88,8 @@ def collect(
     """
     from failsight.core.types import Outcome
     from failsight.episodes.meta import EpisodeMeta
-    from failsight.recipes.collecting import CollectOptions, collect_run
-    from failsight.recipes.plans import make_plan
+    from failsight.workflows.collect import CollectOptions, collect_run
+    from failsight.workflows.plans import make_plan
 
     keys = make_plan(suite, tasks, seeds, trials, mix)
     reporter = RichReporter()
@@ -129,7 +129,7 @@ def episodes(
         condition: only perturbations whose text contains this.
         limit: most rows to print.
     """
-    from failsight.recipes.listing import EpisodeFilter, list_episodes
+    from failsight.workflows.episodes import EpisodeFilter, list_episodes
 
     wanted = EpisodeFilter(failed=failed, type=type, task=task, condition=condition)
     columns, rows, total = list_episodes(run_folder, wanted)
@@ -167,7 +167,7 @@ def view(run_folder: Folder, episode: Number, out: Path | None = None, strip: bo
         out: file to write (default: beside the run).
         strip: a PNG strip instead of a video.
     """
-    from failsight.recipes.viewing import view_episode
+    from failsight.workflows.view import view_episode
 
     console.print(f"wrote {view_episode(run_folder, episode, out, strip)}")
 
@@ -181,7 +181,7 @@ def label(run_folder: Folder, sheet: bool = False) -> None:
     """
     from failsight.episodes.run import Run
     from failsight.labels.table import read_labels
-    from failsight.recipes.viewing import example_sheet
+    from failsight.workflows.view import example_sheet
 
     print_labels(run_folder)
     if sheet:
@@ -202,7 +202,7 @@ def report(folder: Folder) -> None:
 
 def doctor() -> None:
     """Check rendering, threads and packages of this machine."""
-    from failsight.recipes.diagnosis import diagnose
+    from failsight.workflows.doctor import diagnose
 
     checks = diagnose()
     print_table(("check", "result"), [(check.name, check.result) for check in checks])

@@ -19,7 +19,7 @@ def print_labels(run_folder: Path) -> None:
     """Label a run and print its table of types per task."""
     from failsight.episodes.run import Run
     from failsight.labels.table import label_run, type_counts
-    from failsight.recipes.adapters import make_labeler
+    from failsight.workflows.wiring import make_labeler
 
     store = Run(run_folder)
     table = type_counts(store, label_run(store, make_labeler(store)))
@@ -47,7 +47,7 @@ def import_log(
         rate_hz: steps per second, for figures per hour (default: not known).
     """
     from failsight.episodes.logged import LogOrigin
-    from failsight.recipes.importing import import_log as store
+    from failsight.workflows.import_logs import import_log as store
 
     name = Path(os.path.abspath(source)).name
     origin = LogOrigin(policy=policy or name, suite=suite or name, horizon=horizon, rate_hz=rate_hz)
@@ -78,8 +78,8 @@ def fit(
         band: judge the evidence against a band over time instead of one level (detectors on logs).
     """
     from failsight.episodes.run import Run
-    from failsight.recipes.fitting import refuse_log_options
-    from failsight.recipes.log_fitting import LogFitOptions
+    from failsight.workflows.fit_log import LogFitOptions
+    from failsight.workflows.fit_run import refuse_log_options
 
     if run_folder.suffix == ".json":
         refuse_log_options("a fit over several runs", isotonic=isotonic, band=band, detector=detector is not None)
@@ -105,7 +105,7 @@ def fit(
 
 
 def _fit_own(store: Any, target: Path, alpha: float, seed: int) -> None:
-    from failsight.recipes.fitting import DEFAULT, FitOptions, fit_run
+    from failsight.workflows.fit_run import DEFAULT, FitOptions, fit_run
 
     options = FitOptions(alpha=alpha, seed=seed, controls=False)
     fitted = fit_run(store, target, options, RichReporter().note)
@@ -119,7 +119,7 @@ def _fit_own(store: Any, target: Path, alpha: float, seed: int) -> None:
 def _fit_log(store: Any, target: Path, options: Any) -> None:
     import time
 
-    from failsight.recipes.log_fitting import fit_log, summarise_log
+    from failsight.workflows.fit_log import fit_log, summarise_log
 
     began, note = time.monotonic(), RichReporter().note
     fitted = fit_log(store, target, options, note)
@@ -133,7 +133,7 @@ def _fit_log(store: Any, target: Path, options: Any) -> None:
 
 
 def _fit_many(listing: Path, target: Path, alpha: float, seed: int) -> None:
-    from failsight.recipes.many_fitting import fit_many
+    from failsight.workflows.fit_many import fit_many
 
     rows = fit_many(listing, target, alpha, seed, RichReporter().note)
     print_table(("run", "episodes", "within-task AUC", "weights of the other policies"), rows)
@@ -160,7 +160,7 @@ def evaluate(
         workers: policy: worker processes.
     """
     from failsight.core.errors import UnknownNameError
-    from failsight.recipes.evaluating import compare_detectors, evaluate_bundle
+    from failsight.workflows.evaluate import compare_detectors, evaluate_bundle
 
     if what == "policy":
         _evaluate_policy(run_folder, simulator, trials, workers)
@@ -174,7 +174,7 @@ def evaluate(
 
 
 def _evaluate_policy(checkpoint: Path, simulator: str, trials: int, workers: int) -> None:
-    from failsight.recipes.evaluators import change_table
+    from failsight.workflows.drive import change_table
 
     reporter = RichReporter()
     reporter.stage(f"driving {checkpoint} in {simulator}")
@@ -194,8 +194,8 @@ def audit(run_folder: Folder, leaks: bool = True) -> None:
         run_folder: run folder, or folder of a data set.
         leaks: the leak report of a run.
     """
-    from failsight.recipes.data_sets import is_training_data
-    from failsight.recipes.evaluating import leak_report
+    from failsight.workflows.data_sets import is_training_data
+    from failsight.workflows.evaluate import leak_report
 
     if is_training_data(run_folder):
         _audit_data(run_folder)
@@ -206,8 +206,8 @@ def audit(run_folder: Folder, leaks: bool = True) -> None:
 
 
 def _audit_data(folder: Path) -> None:
-    from failsight.recipes.data_sets import open_data
-    from failsight.recipes.dataset_audit import audit_data
+    from failsight.workflows.audit import audit_data
+    from failsight.workflows.data_sets import open_data
 
     rows, warnings = audit_data(open_data(folder))
     print_table(("", str(folder)), rows)
@@ -225,7 +225,7 @@ def explain(run_folder: Folder, bundle: Path, episode: Number) -> None:
         bundle: bundle folder.
         episode: episode number.
     """
-    from failsight.recipes.evaluating import explain_episode
+    from failsight.workflows.evaluate import explain_episode
 
     for line in explain_episode(run_folder, bundle, episode):
         console.print(line, soft_wrap=True)

@@ -15,7 +15,7 @@ import tyro
 
 from failsight.cli.console import console, say
 from failsight.core.errors import FailsightError
-from failsight.recipes.train_config import TrainConfig
+from failsight.training.config import TrainConfig
 
 
 def train(
@@ -30,7 +30,7 @@ def train(
         out: folder of the training; all processes must see it.
         config: the cell and its dials; `fit.batch` is per process.
     """
-    from failsight.recipes.policy_training import train as run
+    from failsight.workflows.train import train as run
 
     first = os.environ.get("RANK", "0") == "0"
 

@@ -11,7 +11,7 @@ import tyro
 from failsight.cli.console import RichReporter, console, print_table, say
 from failsight.cli.prediction import Folder
 from failsight.core.ranges import Between, Count, Names, Number, Port, Seed, Trials, Workers
-from failsight.recipes.train_config import TrainConfig
+from failsight.training.config import TrainConfig
 
 
 def demonstrate(
@@ -27,8 +27,8 @@ def demonstrate(
         workers: worker processes.
         scenarios: scenario names (default: all eight).
     """
-    from failsight.recipes.navigation import demonstrate as record
-    from failsight.recipes.navigation import require_scenarios
+    from failsight.recipes.demonstrate.navigation import demonstrate as record
+    from failsight.recipes.demonstrate.navigation import require_scenarios
 
     reporter = RichReporter()
     reporter.stage(f"recording {episodes} drives into {out}")
@@ -87,8 +87,8 @@ def train_policy(
 def _train_one(data: Path, folder: Path, config: TrainConfig, simulator: str, trials: int, workers: int) -> None:
     from functools import partial
 
-    from failsight.recipes.evaluators import drive_and_note, require_drivable, require_simulator, success_in
-    from failsight.recipes.policy_training import settle_choice, train
+    from failsight.workflows.drive import drive_and_note, require_drivable, require_simulator, success_in
+    from failsight.workflows.train import settle_choice, train
 
     require_simulator(simulator)
     config = settle_choice(config, bool(simulator))
@@ -121,7 +121,7 @@ def _compare(
     data: Path, folder: Path, config: TrainConfig, simulator: str, trials: int, against: str, workers: int
 ) -> None:
     from failsight.core.errors import FailsightError
-    from failsight.recipes.evaluators import compare_cases
+    from failsight.workflows.drive import compare_cases
 
     if not simulator:
         raise FailsightError("An A/B of two initialisations is decided in a simulator; name one with --simulator.")
@@ -134,8 +134,8 @@ def _compare(
 
 
 def _remake(recipe: str, out: Path | None) -> None:
-    from failsight.recipes.train_policy import find_train_recipe
-    from failsight.recipes.train_policy import train_policy as train
+    from failsight.recipes.shipped_policy import find_train_recipe
+    from failsight.recipes.shipped_policy import train_policy as train
 
     chosen = find_train_recipe(recipe)
     folder = out or Path("runs") / f"train-{recipe}"
@@ -161,7 +161,7 @@ def cases(folder: Folder = Path("runs")) -> None:
     Args:
         folder: every training below it is a row.
     """
-    from failsight.recipes.cases import table_of_cases
+    from failsight.workflows.cases import table_of_cases
 
     print_table(*table_of_cases(folder), wrap=True)
 
@@ -189,7 +189,7 @@ def serve(
     import asyncio
     import os
 
-    from failsight.recipes.serving import key_table, make_server, require_address
+    from failsight.workflows.serve import key_table, make_server, require_address
 
     def question(text: str) -> str:
         answer = console.input(f"{text}: did it succeed? (y/n, enter for unknown) ", markup=False).strip().lower()
@@ -211,7 +211,7 @@ def outcomes(file: Folder, chain: Number = 0) -> None:
         file: JSON lines written by `failsight serve --outcomes`.
         chain: tasks per chain (CALVIN: 5).
     """
-    from failsight.recipes.serving import outcome_table
+    from failsight.workflows.serve import outcome_table
 
     print_table(*outcome_table(file, chain))
 

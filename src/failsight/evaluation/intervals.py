@@ -80,3 +80,10 @@ def mean_of_fits(values: Sequence[float]) -> Estimate:
     half = float(stats.t.ppf(0.975, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept)))
     mean = float(kept.mean())
     return Estimate(value=mean, low=max(0.0, mean - half), high=min(1.0, mean + half), n=len(kept))
+
+
+def text_of(estimate: Estimate) -> str:
+    """`0.95 [0.86, 0.99]`, for tables."""
+    if estimate.value != estimate.value:
+        return "–"
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"

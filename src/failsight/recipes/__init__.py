@@ -1,1 +1,1 @@
-"""Layer `recipes`: complete named experiments; the only place that names concrete simulators and policies."""
+"""Layer `recipes`: complete named experiments."""

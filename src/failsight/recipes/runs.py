@@ -12,17 +12,18 @@ from failsight.core.errors import FailsightError, UnknownNameError
 from failsight.episodes.lock import writing_alone
 from failsight.episodes.meta import write_text_atomic
 from failsight.predictors.fit_recurrent import RecurrentOptions
-from failsight.recipes.bench_options import BenchOptions
-from failsight.recipes.bench_real import run_bench_real
-from failsight.recipes.bench_tabletop import run_bench_tabletop
-from failsight.recipes.experiment import ExperimentConfig, Reporter, run_experiment
-from failsight.recipes.failure_head import run_failure_head
-from failsight.recipes.fitting import FitOptions
-from failsight.recipes.lattice_ablation import run_lattice_ablation
-from failsight.recipes.mobile_vla import run_mobile_vla
-from failsight.recipes.pictures import picture_experiment
-from failsight.recipes.summary import summarise_experiment
+from failsight.recipes.bench.options import BenchOptions
+from failsight.recipes.bench.real import run_bench_real
+from failsight.recipes.bench.tabletop import run_bench_tabletop
+from failsight.recipes.interventions.experiment import ExperimentConfig, run_experiment
+from failsight.recipes.interventions.pictures import picture_experiment
+from failsight.recipes.interventions.summary import summarise_experiment
+from failsight.recipes.studies.failure_head import run_failure_head
+from failsight.recipes.studies.lattice_ablation import run_lattice_ablation
+from failsight.recipes.studies.mobile_vla import run_mobile_vla
 from failsight.reports.html import write_report
+from failsight.workflows.fit_run import FitOptions
+from failsight.workflows.progress import Reporter
 
 
 def demo() -> ExperimentConfig:

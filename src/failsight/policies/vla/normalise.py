@@ -16,7 +16,7 @@ import numpy as np
 
 from failsight.core.errors import EpisodeDataError, FailsightError, UnknownNameError
 from failsight.core.types import Array
-from failsight.policies.vla.design import Scheme
+from failsight.policies.vla.design import Scheme, VLAConfig
 
 EPSILON = 0.0
 """Added to every scale; not needed where still columns are known by name."""
@@ -137,3 +137,8 @@ def state_normaliser(table: Mapping[str, Any], size: int) -> Normaliser:
     floored = np.maximum(table["std"], (high - low) / SPREAD)
     made = Normaliser("mean-std", {**table, "std": floored}, False, 0.0, keep)
     return made.within(2 * low - high, 2 * high - low)
+
+
+def states_of(config: VLAConfig) -> Normaliser:
+    """How the states of a policy are normalised."""
+    return state_normaliser(config.statistics["state"], len(config.observation_spec.state))

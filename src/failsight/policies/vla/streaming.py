@@ -1,7 +1,7 @@
 """A trained policy at run time: the `Policy` contract over any cell of the lattice.
 
 What it remembers are the frames of earlier inferences with their step numbers. The window is chosen by
-`windows.window_frames`, the function training uses; where no inference happened at a wanted step (somebody stopped the
+`frames.window_frames`, the function training uses; where no inference happened at a wanted step (somebody stopped the
 robot, a tick was late) the latest one before it stands in. An inference therefore depends on the observation, its
 step and what was seen at earlier steps, never on how often it was asked.
 """
@@ -24,11 +24,11 @@ from failsight.core.types import Array, EpisodeKey, Observation, PolicyOutput, T
 from failsight.policies.vla.damage import damage
 from failsight.policies.vla.design import VLAConfig
 from failsight.policies.vla.discrete import DiscreteHead
+from failsight.policies.vla.frames import window_frames
 from failsight.policies.vla.heads import FlowHead
 from failsight.policies.vla.model import VLAModel
-from failsight.policies.vla.normalise import Normaliser
+from failsight.policies.vla.normalise import Normaliser, states_of
 from failsight.policies.vla.store import fingerprint, load_model
-from failsight.policies.vla.windows import state_normaliser, window_frames
 
 
 class Frame(NamedTuple):
@@ -54,7 +54,7 @@ class VLAPolicy:
         stats = self.config.statistics
         keep = np.array([d.kind == "binary" for d in self.action_spec.dimensions])
         self._actions = Normaliser(self.config.scheme, stats["action"], stats["clip"], stats["epsilon"], keep)
-        self._states = state_normaliser(self.config)
+        self._states = states_of(self.config)
         self._memory: list[Frame] = []
         self._key: EpisodeKey | None = None
         self._instruction, self._reset = "", False

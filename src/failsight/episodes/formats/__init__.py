@@ -1,0 +1,1 @@
+"""Files of others: one reader per format of logs and demonstrations."""

@@ -1,0 +1,1 @@
+"""The whole proof: collect, fit, gate, test, forks; its figures and pictures."""

@@ -1,0 +1,1 @@
+"""Layer `serving`: policies for others to drive over a wire."""

@@ -1,0 +1,1 @@
+"""Layer `training`: from windows of demonstrations to the weights of a policy."""

@@ -1,0 +1,46 @@
+"""`failsight doctor`: does this machine render, are its packages there and its threads pinned?"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from threadpoolctl import threadpool_info
+
+from failsight.core.errors import RenderingError
+from failsight.core.types import EpisodeKey
+from failsight.evaluation.provenance import versions
+from failsight.workflows.wiring import make_sim
+
+
+class Check(NamedTuple):
+    """One line of the doctor."""
+
+    name: str
+    result: str
+    advice: str = ""
+    """What to do; empty: nothing is wrong."""
+
+
+def diagnose() -> list[Check]:
+    """Every check, the failed ones with advice. Missing torch is no fault: only training needs it."""
+    checks = [Check(name, version) for name, version in versions().items()]
+    if "torch" not in versions():
+        checks.append(Check("torch", "not installed; training and fitting need it: pip install 'failsight[train]'"))
+    checks.append(Check("MUJOCO_GL", os.environ.get("MUJOCO_GL", "not set (egl is chosen on a headless Linux)")))
+    checks.append(_rendering())
+    for pool in threadpool_info():
+        hint = "" if pool["num_threads"] == 1 else "; a monitor process wants OMP_NUM_THREADS=1"
+        checks.append(Check(f"{pool['user_api']} ({pool['internal_api']})", f"{pool['num_threads']} threads{hint}"))
+    return checks
+
+
+def _rendering() -> Check:
+    try:
+        sim = make_sim("tabletop")
+        sim.reset(options={"key": EpisodeKey(seed=0, task="pick-red-cube-left", episode=0)})
+        shape = sim.observe()["observation.images.agent"].shape
+        sim.close()
+    except RenderingError as error:
+        return Check("rendering", "failed", str(error).removesuffix(" Check with: failsight doctor"))
+    return Check("rendering", f"works, {shape[0]} x {shape[1]} px")

@@ -1,0 +1,255 @@
+"""Judging a bundle on a run it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from failsight.core.errors import BundleError, EpisodeDataError
+from failsight.core.timing import steps_in
+from failsight.core.types import FAILURE_TYPES, Array, Risk
+from failsight.episodes.run import Run
+from failsight.evaluation import detection
+from failsight.evaluation.detection import Scored
+from failsight.evaluation.explain import Explained, Reference, explain
+from failsight.evaluation.failure_types import LEAD_S, type_figure
+from failsight.evaluation.judging import trace
+from failsight.evaluation.leaks import Leak, find_leaks
+from failsight.evaluation.log_judging import JUDGED, judge_log, judged_at
+from failsight.evaluation.run_claims import TOP, clock_rows, constant_rows, precision_table, run_claim
+from failsight.evaluation.scoring import replay
+from failsight.labels.table import read_labels
+from failsight.monitor.bundle import load_monitor
+from failsight.monitor.monitor import RiskMonitor
+from failsight.predictors.detectors import DETECTORS
+from failsight.workflows.bundle_metrics import read_metrics
+from failsight.workflows.fit_log import LogFitOptions, first_trigger, judged_by, read_data
+
+
+def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:
+    """Rows of (figure, value with interval), by replaying the monitor itself.
+
+    Raises EpisodeDataError when the run has no scored episode or belongs to another policy.
+    """
+    run, monitor = Run(folder), load_monitor(bundle)
+    labels = read_labels(run)
+    if not labels:
+        raise EpisodeDataError(f"{folder} has no scored episode.")
+    scored = []
+    for episode in run.read(sorted(labels)):
+        verdicts, label = replay(monitor, episode), labels[episode.meta.ticket]
+        on = [t for t, v in enumerate(verdicts) if v.trigger]
+        scored.append(
+            Scored(
+                ticket=episode.meta.ticket,
+                task=episode.meta.task,
+                condition=episode.meta.condition,
+                failed=not label.success,
+                kind=-1 if label.failure_type is None else FAILURE_TYPES.index(label.failure_type),
+                onset=label.onset,
+                p_fail=_scores([v.risk for v in verdicts]),
+                alarm=np.array([v.margin for v in verdicts]),
+                types=np.array([v.risk.type for v in verdicts]),
+                time_to_failure=np.array([v.risk.time_to_failure for v in verdicts]),
+                dimension=np.array([v.risk.dimension for v in verdicts]),
+                dimension_labels=label.dimension,
+                trigger=on[0] if on else None,
+            )
+        )
+    rows = bundle_rows(scored, monitor, run.episodes[0].horizon)
+    kept = read_metrics(bundle)
+    if kept is not None:
+        rows.append(("when it was fitted", f"judged on {kept['judged_on']}: {_kept(kept['figures'])}"))
+    return rows + _type_rows(scored, run.meta.action_spec.rate_hz)
+
+
+def _kept(figures: Mapping[str, Any]) -> str:
+    """The headline of a log, or the figure at half the horizon of an own run."""
+    if "headline" in figures:
+        return str(figures["headline"]["sentence"])
+    return f"AUC at 50 % of the horizon {_cell(figures.get('50', {}).get('auc'), 3)}"
+
+
+def bundle_rows(scored: Sequence[Scored], monitor: RiskMonitor, horizon: int) -> list[tuple[str, str]]:
+    """Figures of scored episodes: at each moment beside clock and task prior, then the alarms where a threshold exists."""
+    rows = [("episodes", str(len(scored))), ("failed", str(sum(s.failed for s in scored)))]
+    for share in (25, 50):
+        rows += _moment_rows(scored, monitor, horizon * share // 100, f"at {share} % of the horizon")
+    without = sorted({s.task for s in scored if not _has_threshold(monitor, s.task)})
+    watched = [s for s in scored if s.task not in without]
+    for task in without:
+        rows.append(
+            (f"alarms on {task}", f"no threshold exists on this task (n={sum(s.task == task for s in scored)})")
+        )
+    for name, measure in (
+        ("false alarms", detection.false_alarms),
+        ("failures that trigger", detection.recall),
+        ("lead before the end, steps", detection.lead_steps),
+    ):
+        rows.append((name, str(measure(watched)) if watched else "no threshold exists on any of these tasks"))
+    return rows
+
+
+def _type_rows(scored: Sequence[Scored], rate_hz: float) -> list[tuple[str, str]]:
+    """Failure type when it matters; in hindsight it is another, easier question."""
+    lead = steps_in(LEAD_S, rate_hz)
+    ahead = f"{lead} steps" + (f" ({lead / rate_hz:.2g} s)" if rate_hz else "")
+    return [
+        ("failure type at the onset, macro F1 of 5 classes", str(type_figure(scored, "bundle").macro_f1)),
+        (f"... {ahead} before the onset", str(type_figure(scored, "bundle", lead).macro_f1)),
+        (
+            "... in hindsight, of 4 types, failures known, last 80 steps",
+            str(detection.type_scores(scored, "bundle").macro_f1),
+        ),
+    ]
+
+
+def _has_threshold(monitor: RiskMonitor, task: str) -> bool:
+    return bool(np.isfinite(monitor.thresholds.choose(task).threshold))
+
+
+def _moment_rows(scored: Sequence[Scored], monitor: RiskMonitor, step: int, when: str) -> list[tuple[str, str]]:
+    """AUCs, AUPRC and precision@20 among episodes still running, the controls' beside them, and what is shown."""
+    controls: dict[str, Sequence[Scored]] = {"clock": clock_rows(scored)}
+    histories = {} if monitor.probability is None else monitor.probability.histories
+    if histories:
+        controls["task_prior"] = constant_rows(
+            scored, lambda s: histories[s.task].prior if s.task in histories else 0.0
+        )
+    rows = []
+    for name, value in detection.auc_table(scored, step, "bundle").items():
+        rows.append((f"{name} {when}", str(value)))
+    for name, episodes in controls.items():
+        rows.append((f"... of the {name.replace('_', ' ')}", f"{detection.auc_points(episodes, step)['auc']:.3f}"))
+    for name, episodes in {"": scored, **controls}.items():
+        row = precision_table(episodes, step)
+        title = f"... of the {name.replace('_', ' ')}, AUPRC" if name else f"AUPRC {when}"
+        rows.append((title, _precision(row["auprc"])))
+        if not name:
+            rows.append((f"precision@{TOP} {when}", _precision(row[f"precision_at_{TOP}"])))
+    pooled, within = (run_claim(scored, controls, step, group, "bundle") for group in ("", "task"))
+    rows.append((f"beats clock and task {when}", pooled["sentence"]))
+    rows.append((f"beats them within tasks {when}", within["sentence"]))
+    return rows
+
+
+def _precision(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return f"no data (n={row['n']})"
+    return f"{row['value']:.3f} (prevalence {row['prevalence']:.3f}, n={row['n']})"
+
+
+def _scores(risks: Sequence[Risk]) -> Array:
+    """p_fail; the evidence on a task so new that it has no probability. A blind step keeps the score before it."""
+    p_fail = np.array([r.p_fail for r in risks])
+    scores = p_fail if np.isfinite(p_fail).any() else np.array([r.evidence for r in risks])
+    seen = np.isfinite(scores)
+    if not seen.any():
+        return scores
+    last = np.maximum.accumulate(np.where(seen, np.arange(len(scores)), -1))
+    return np.asarray(scores[np.where(last < 0, int(np.argmax(seen)), last)])
+
+
+def compare_detectors(
+    folder: Path, detectors: Sequence[str], note: Callable[[str], None]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows of a five-fold comparison on one run, ours or imported.
+
+    Raises UnknownNameError for a detector nobody registered, CalibrationError when there are too few failures.
+    """
+    data = read_data(Run(folder), sampling=True)
+    chosen = (
+        tuple(DETECTORS) if tuple(detectors) == ("all",) else tuple(detectors) or (LogFitOptions().detector, *JUDGED)
+    )
+    table = judge_log(data, chosen, note)
+    words, moment = judged_at(data.facts)
+    note(
+        f"scores at {words}, among episodes still running; AUC and AUPRC in points, pooled with the task prior added "
+        "except for the controls"
+    )
+    columns = (
+        "detector",
+        "AUC",
+        "AUC within task",
+        "AUPRC (prevalence)",
+        f"precision@{TOP}",
+        "shown",
+        "ECE",
+        "false alarms, alpha 0.10",
+        "caught by half-length",
+        "us/step",
+    )
+    return columns, [_row(key, figures, moment) for key, figures in table.items()]
+
+
+def _row(name: str, figures: Mapping[str, Any], moment: str) -> tuple[str, ...]:
+    running = figures["running"][moment]
+    pooled = running.get("seen", {})
+    area = pooled.get("auprc")
+    claims = figures.get("claims", {})
+    return (
+        name,
+        *(_cell(running.get(view)) for view in ("seen", "seen_within")),
+        "no data" if area is None or area["value"] is None else f"{area['value']:.1f} ({area['prevalence']:.1f})",
+        _cell(pooled.get(f"precision_at_{TOP}"), 2),
+        "" if not claims else "shown" if claims.get("seen", {}).get("shown") else "not shown",
+        *(_cell(figures.get(metric), 3) for metric in ("ece", "fpr_alpha10", "recall_half")),
+        f"{figures['step_us']['value']:.0f}",
+    )
+
+
+def _cell(figure: Mapping[str, Any] | None, digits: int = 1) -> str:
+    if figure is None or figure["value"] is None:
+        return "no data"
+    if figure.get("left_out"):
+        return f"n = {figure['failures']} failed, {figure['successes']} not: too few"
+    if figure["low"] is None:
+        return f"{figure['value']:.{digits}f}"
+    return f"{figure['value']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
+
+def leak_report(folder: Path) -> list[Leak]:
+    """Every row of the leak report of a labelled run."""
+    run = Run(folder)
+    data = read_data(run)
+    seeds = {meta.ticket: meta.seed for meta in run.episodes}
+    return find_leaks(data.sequences, data.facts, [seeds[s.ticket] for s in data.sequences])
+
+
+def explain_episode(folder: Path, bundle: Path, ticket: int) -> list[str]:
+    """Lines on one episode's first alarm (its last step when there is none).
+
+    Raises EpisodeDataError for an unknown episode, BundleError when the bundle holds a detector whose evidence is no sum
+    of terms.
+    """
+    run, monitor = Run(folder), load_monitor(bundle)
+    if not isinstance(monitor.predictor, Explained) or monitor.probability is None:
+        raise BundleError(
+            f"{bundle} holds neither a blend nor an evidence ledger; only their terms can be shown. Fit again without --detector"
+        )
+    data = read_data(run)
+    found = [s for s in data.sequences if s.ticket == ticket]
+    if not found:
+        raise EpisodeDataError(f"{folder} has no scored episode {ticket}; list them with: failsight episodes {folder}")
+    evidence = judged_by(monitor.band, trace(monitor.predictor, found[0]))
+    choice = monitor.thresholds.choose(found[0].task)
+    at = first_trigger(evidence, monitor.rule, choice.threshold)
+    step = len(evidence) - 1 if at is None else at
+    others = [s for s in data.sequences if s.ticket != ticket]
+    why = explain(
+        monitor.predictor,
+        monitor.probability,
+        [c.name for c in data.columns],
+        found[0],
+        step,
+        Reference(monitor.predictor, others),
+    )
+    lines = ["no alarm; at its last step:" if at is None else f"alarm at step {step}", why.sentence()]
+    lines += [
+        f"nearest: episode {n.ticket} ({n.task}) {'failed' if n.failed else 'succeeded'}, distance {n.distance:.2f}"
+        for n in why.nearest
+    ]
+    return [*lines, choice.note] if choice.note else lines

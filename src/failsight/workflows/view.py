@@ -1,0 +1,121 @@
+"""Looking at episodes: annotated videos, picture strips, example sheets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from failsight.core.contracts import Labels
+from failsight.core.errors import EpisodeDataError, StorageError
+from failsight.core.rng import keyed_rng
+from failsight.core.types import FAILURE_TYPES, Array
+from failsight.episodes.disk import writing
+from failsight.episodes.images import write_png
+from failsight.episodes.run import Episode, Run
+from failsight.episodes.verdicts import alarm_steps, read_verdicts
+from failsight.episodes.video import VideoWriter, frames_per_second
+from failsight.labels.table import read_labels
+from failsight.workflows.films import strip
+from failsight.workflows.wiring import make_sim
+
+_FRAMES = 8
+
+
+def pictures_of(run: Run, episode: Episode) -> list[Array]:
+    """(256, 256, 3) pictures before every step and after the last, by executing the recorded actions again."""
+    sim = make_sim(run.meta.sim)
+    sim.reset(options={"key": episode.meta.key})
+    pictures = []
+    for action in episode.actions:
+        pictures.append(np.asarray(sim.render()))  # type: ignore[attr-defined]
+        sim.step(action)
+    pictures.append(np.asarray(sim.render()))  # type: ignore[attr-defined]
+    sim.close()
+    return pictures
+
+
+def view_episode(folder: Path, number: int, out: Path | None, as_strip: bool) -> Path:
+    """Write an annotated video or a strip. Raises EpisodeDataError for an unknown or empty episode."""
+    run = Run(folder)
+    episode = next(iter(run.read([number])))
+    if not episode.meta.length:
+        raise EpisodeDataError(f"Episode {number} is errored and has no steps: {episode.meta.error}")
+    pictures = pictures_of(run, episode)
+    label = read_labels(run).get(number)
+    target = out or folder / f"episode-{number:06d}.{'png' if as_strip else 'mp4'}"
+    if as_strip:
+        at = np.linspace(0, len(pictures) - 1, _FRAMES).astype(int)
+        write_png(target, strip([pictures[i] for i in at]))
+        return target
+    notes = _notes(episode, label, alarm_steps(read_verdicts(folder)).get(number, set()))
+    _film(target, pictures, notes, frames_per_second(run.meta.action_spec.rate_hz))
+    return target
+
+
+def _film(target: Path, pictures: Sequence[Array], notes: Sequence[str], fps: float) -> None:
+    """A captioned video; nothing half-written stays. Raises StorageError when the disk refuses."""
+    partial = target.with_name(target.name + ".partial")
+    try:
+        video = VideoWriter(partial, 336, 256, fps)
+        for picture, note in zip(pictures, notes, strict=True):
+            video.add(np.concatenate([picture, caption(note, 256, 80)]))
+        video.close()
+        with writing(target):
+            os.replace(partial, target)
+    except StorageError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _notes(episode: Episode, label: Labels | None, alarms: set[int]) -> list[str]:
+    head = f"{episode.meta.instruction}\n{episode.meta.condition}"
+    by_step: dict[int, str] = {}
+    for event in episode.events:
+        if event.kind != "contact":
+            by_step[event.step] = f"{event.kind} {event.subject}"
+    last, notes = "", []
+    for t in range(episode.meta.length + 1):
+        last = by_step.get(t, last)
+        verdict = "  ALARM" if t in alarms else ""
+        if label is not None and label.onset is not None and t >= label.onset:
+            verdict += f"  LOST ({label.failure_type})"
+        if episode.meta.error and t == episode.meta.length:
+            verdict += f"\n{episode.meta.error}"
+        notes.append(f"{head}\nstep {t}  {last}{verdict}")
+    return notes
+
+
+def caption(text: str, width: int, height: int) -> Array:
+    """White text on dark, (height, width, 3) uint8."""
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="#102a43")
+    canvas = FigureCanvasAgg(figure)
+    figure.text(0.03, 0.92, text, color="white", fontsize=7, va="top", family="DejaVu Sans", wrap=True)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def example_sheet(run: Run, labels: Mapping[int, Labels], per_type: int = 3) -> Path:
+    """`RUN/labels/examples.png`: random examples of every type, a caption above each strip."""
+    rows = []
+    for kind in FAILURE_TYPES:
+        tickets = [t for t, label in labels.items() if label.failure_type == kind]
+        order = keyed_rng("sheet", kind).permutation(len(tickets))
+        for episode in run.read(sorted(tickets[i] for i in order[:per_type])):
+            onset = labels[episode.meta.ticket].onset or 0
+            pictures = pictures_of(run, episode)
+            at = [min(len(pictures) - 1, max(0, onset + d)) for d in (-30, -15, -5, 0, 5, 15)]
+            image = strip([pictures[i] for i in at])
+            text = f"{kind}   episode {episode.meta.ticket}   {episode.meta.instruction}   {episode.meta.condition}   lost after {onset}"
+            rows += [caption(text, image.shape[1], 24), image]
+    target = run.root / "labels" / "examples.png"
+    if not rows:
+        raise EpisodeDataError(f"{run.root} has no failed episode to show.")
+    write_png(target, np.concatenate(rows))
+    return target

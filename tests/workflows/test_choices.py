@@ -1,0 +1,79 @@
+"""Names and options that used to become something else in silence."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from failsight.core.errors import FailsightError, SpecMismatchError, UnknownNameError
+from failsight.core.types import Task
+from failsight.labels.outcome import OutcomeLabeler
+from failsight.labels.table import labeler_name
+from failsight.workflows import plans
+from failsight.workflows.closed_loop import Altered, closed_loop
+from failsight.workflows.drive import require_drivable
+from failsight.workflows.fit_run import refuse_log_options
+from failsight.workflows.forks import ARMS, ArmPlan, make_arm, paired
+from failsight.workflows.wiring import make_labeler
+
+
+def test_a_mistyped_arm_is_not_the_ladder():
+    for name in ARMS:
+        make_arm(name, ())
+    with pytest.raises(UnknownNameError, match="Did you mean ladder"):
+        make_arm("laddr", ())
+    with pytest.raises(UnknownNameError, match="arm 'retri'"):
+        ArmPlan(arms=("slow", "retri"))
+    with pytest.raises(UnknownNameError, match="arm 'takover'"):
+        paired([], "takover")
+    assert paired([], "none") == ([], [])
+
+
+def test_a_mistyped_change_is_not_no_change(tmp_path):
+    with pytest.raises(UnknownNameError, match="Did you mean frozen-history"):
+        Altered(SimpleNamespace(), "frozen-histroy", lambda task: "")
+    with pytest.raises(UnknownNameError, match="change of a policy 'blank'"):
+        closed_loop("tabletop-strong", "tabletop", [], 1, "blank")
+
+
+class Warehouse:
+    """A simulator nobody here has heard of."""
+
+    def tasks(self):
+        return [Task(id="stack", suite="warehouse", instruction="stack the boxes", horizon=99)]
+
+    def close(self):
+        pass
+
+
+def test_a_new_simulator_sets_its_own_tasks(monkeypatch):
+    monkeypatch.setattr(plans, "make_sim", lambda name: Warehouse())
+    assert {key.task for key in plans.make_plan("warehouse", (), (0,), 3, "default")} == {"stack"}
+    with pytest.raises(UnknownNameError, match="warehouse task '1box_vert_left'"):
+        plans.make_plan("warehouse", ("1box_vert_left",), (0,), 3, "default")
+    with pytest.raises(FailsightError, match="no perturbations"):
+        plans.make_plan("warehouse", (), (0,), 3, "push:3")
+
+
+def test_a_new_simulators_events_mean_no_failure_type():
+    run = SimpleNamespace(meta=SimpleNamespace(sim="warehouse", signals=()))
+    assert labeler_name(run) == "outcome"
+    assert isinstance(make_labeler(run), OutcomeLabeler)
+    assert labeler_name(SimpleNamespace(meta=SimpleNamespace(sim="tabletop", signals=()))) == "events"
+
+
+def test_options_of_log_detectors_are_not_dropped():
+    refuse_log_options("a fit", isotonic=False, band=False)
+    with pytest.raises(FailsightError, match="--isotonic and --band would change nothing in the hazard model"):
+        refuse_log_options("the hazard model", isotonic=True, band=True)
+
+
+def test_a_policy_the_simulator_cannot_drive_is_refused_before_training():
+    from failsight.sims.tabletop.env import ACTION_SPEC, TabletopEnv
+
+    fits = SimpleNamespace(action_spec=ACTION_SPEC, observation_spec=TabletopEnv(images="never").observation_spec)
+    require_drivable("", fits)
+    require_drivable("tabletop", fits)
+    with pytest.raises(SpecMismatchError, match="Action specs of policy and simulator differ"):
+        require_drivable("navigation", fits)
+    assert np.isfinite(fits.action_spec.low).all()

@@ -1,0 +1,92 @@
+"""`collect --monitor`: verdicts are stored, an arm acts, and unknown tasks are calibrated from whole successes only."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import recurrent_arrays
+
+from failsight.core.errors import BundleError, FailsightError
+from failsight.core.types import Outcome
+from failsight.episodes.run import Run
+from failsight.episodes.verdicts import read_verdicts
+from failsight.monitor.bundle import load_monitor, save_bundle
+from failsight.monitor.thresholds import fit_thresholds
+from failsight.monitor.trigger import TriggerRule
+from failsight.predictors.recurrent import RecurrentPredictor
+from failsight.runtime import collect as runtime_collect
+from failsight.testing import fakes
+from failsight.workflows import collect as collecting
+from failsight.workflows import forks as arms
+from failsight.workflows.collect import CollectOptions, collect_run
+
+
+@pytest.fixture
+def point(monkeypatch):
+    """The point as a registered simulator and policy, in this process."""
+    for module in (collecting, arms):
+        monkeypatch.setattr(
+            module,
+            "make_bench",
+            lambda sim, policy, *_: runtime_collect.Bench(fakes.PointSim(), fakes.PointPolicy(), {}),
+        )
+    monkeypatch.setattr(arms, "make_operator", lambda sim: None)
+    monkeypatch.setattr(collecting, "make_policy", lambda name: fakes.PointPolicy())
+    monkeypatch.setattr(collecting, "make_sim", lambda name: fakes.PointSim())
+
+    def inline(build, work, tickets, workers):
+        bench = build()
+        for ticket in tickets:
+            yield ticket, work(bench, ticket)
+
+    monkeypatch.setattr(runtime_collect, "run_pool", inline)
+
+
+def bundle(folder):
+    predictor = RecurrentPredictor(recurrent_arrays(hidden=8))
+    thresholds = fit_thresholds(list(np.linspace(0, 1, 30)), ["elsewhere"] * 30, 0.1)
+    save_bundle(folder, predictor, TriggerRule(), thresholds, (fakes.ACTIONS, fakes.OBSERVATIONS), "point", {})
+    return folder
+
+
+def run(folder, count, monitor, arm="", first=0):
+    keys = [fakes.EpisodeKey(seed=first, task="home", episode=i) for i in range(count)]
+    options = CollectOptions(policy="point", sim="point", workers=1, monitor=monitor, arm=arm)
+    return collect_run(folder, keys, options, lambda meta, old: None)
+
+
+def test_a_watched_run_calibrates_an_unknown_task_and_the_next_one_uses_it(point, tmp_path):
+    monitor = bundle(tmp_path / "bundle")
+    found = run(tmp_path / "first", 10, monitor)
+    assert {e.outcome for e in found.episodes} == {Outcome.SUCCESS}
+    (judge, frame), *_ = read_verdicts(tmp_path / "first").items()
+    assert judge.bundle == load_monitor(monitor).fingerprint
+    assert frame["blind"].str.contains("uncalibrated: 10 more successes of home").all()
+    learned = load_monitor(monitor).thresholds
+    assert learned.choose("home").basis == "task"
+    assert json.loads((monitor / "adapted.json").read_text())["bundle"] == judge.bundle
+    run(tmp_path / "second", 2, monitor, first=5)
+    (_, frame), *_ = read_verdicts(tmp_path / "second").items()
+    assert (frame["blind"] == "").all()
+    assert (frame["threshold"] == learned.choose("home").threshold).all()
+    assert load_monitor(monitor).thresholds.learned == learned.learned, "learned once"
+    assert Run(tmp_path / "second").meta.bundle == judge.bundle
+
+
+def test_episodes_an_arm_stopped_are_censored(point, tmp_path):
+    monitor = bundle(tmp_path / "bundle")
+    found = run(tmp_path / "run", 3, monitor, "safe_stop")
+    assert {e.outcome for e in found.episodes} == {Outcome.STOPPED}, "blind for ten ticks is a trigger"
+    thresholds = load_monitor(monitor).thresholds
+    assert thresholds.watched["home"] == [np.inf] * 3
+    assert thresholds.choose("home").basis == "uncalibrated"
+
+
+def test_arms_and_bundles_that_do_not_fit_are_refused_before_anything_runs(point, tmp_path):
+    monitor = bundle(tmp_path / "bundle")
+    for options, words in (((None, "slow"), "say whose"), ((monitor, "slwo"), "Did you mean slow")):
+        with pytest.raises(FailsightError, match=words):
+            run(tmp_path / "run", 2, *options)
+    with pytest.raises(BundleError, match="is not a bundle"):
+        run(tmp_path / "run", 2, tmp_path / "nowhere")
+    assert not (tmp_path / "run").exists()
