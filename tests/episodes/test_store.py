@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,13 @@ from failsight.episodes.recorder import EpisodeRecorder, committed_tickets, epis
 from failsight.episodes.run import Run
 from failsight.episodes.seal import seal
 from failsight.episodes.video import read_video
-from failsight.runtime.collect import Bench, prepare, record_episode, tensor_shapes
+from failsight.runtime.bench import Bench
+from failsight.runtime.collect import prepare, record_episode, tensor_shapes
 from failsight.testing.fakes import PointPolicy, PointSim
 
 
 def make_meta(episodes=3, video=0.0, policy=None):
-    bench = Bench(PointSim(), policy or PointPolicy(), {})
+    bench = Bench(PointSim(), policy or PointPolicy())
     plan = tuple(
         EpisodeKey(seed=1, task="home", episode=i, perturbations=Perturbation.parse("wind:2" if i % 2 else "none"))
         for i in range(episodes)
@@ -173,7 +175,7 @@ def test_nan_in_a_recording_is_an_errored_episode_not_a_failed_one(tmp_path):
             return np.full_like(state, np.nan) if self._step == 4 else state
 
     bench, meta = make_meta()
-    bench.sim = NanSim()
+    bench = replace(bench, sim=NanSim())
     for ticket in prepare(tmp_path / "run", meta, resume=False):
         record_episode(tmp_path / "run", 0.0, bench, ticket)
     assert committed_tickets(tmp_path / "run") == [0, 1, 2]

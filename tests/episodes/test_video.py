@@ -14,7 +14,8 @@ from failsight.episodes.meta import RunMeta
 from failsight.episodes.pictures import Video
 from failsight.episodes.seal import seal
 from failsight.episodes.video import VideoWriter, frames_per_second
-from failsight.runtime.collect import Bench, prepare, record_episode, tensor_shapes
+from failsight.runtime.bench import Bench
+from failsight.runtime.collect import prepare, record_episode, tensor_shapes
 from failsight.testing.fakes import PointPolicy, PointSim
 
 
@@ -35,7 +36,7 @@ def test_a_rate_is_written_as_it_is():
 
 def test_a_run_at_two_and_a_half_hertz_says_so_and_is_read_so(tmp_path):
     plan = (EpisodeKey(seed=1, task="home", episode=0),)
-    bench = Bench(PointSim(), PointPolicy(), {})
+    bench = Bench(PointSim(), PointPolicy())
     spec = replace(bench.sim.action_spec, rate_hz=2.5)
     bench.sim.action_spec = bench.policy.action_spec = spec
     meta = RunMeta(

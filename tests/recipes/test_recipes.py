@@ -111,7 +111,7 @@ def test_online_verdicts_equal_offline_replay(smoke):
     for episode in run.read():
         on = [t for t, v in enumerate(replay(monitor, episode)) if v.trigger]
         assert online[episode.meta.task, episode.meta.episode] == (on[0] if on else None)
-    loop = Loop(bench.sim, bench.policy, monitor=bench.extras["monitor"])
+    loop = Loop(bench.sim, bench.policy, monitor=bench.monitor)
     first = next(iter(run.read([0])))
     loop.start(first.meta.key)
     loop.run()

@@ -12,7 +12,8 @@ from failsight.core.errors import FailsightError
 from failsight.core.types import EpisodeKey
 from failsight.episodes.meta import RunMeta
 from failsight.episodes.run import Run
-from failsight.runtime.collect import Bench, collect, tensor_shapes
+from failsight.runtime.bench import Bench
+from failsight.runtime.collect import collect, tensor_shapes
 from failsight.runtime.pool import run_pool
 from failsight.testing.fakes import PointPolicy, PointSim
 
@@ -26,7 +27,7 @@ class SlowSim(PointSim):
 
 
 def bench():
-    return Bench(SlowSim(), PointPolicy(), {})
+    return Bench(SlowSim(), PointPolicy())
 
 
 def make_meta(episodes):

@@ -17,7 +17,8 @@ from failsight.interventions.guard import Guard
 from failsight.interventions.rungs import SafeStop, Takeover
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.recurrent import RecurrentPredictor
-from failsight.runtime.collect import Bench, collect, record_episode
+from failsight.runtime.bench import Bench
+from failsight.runtime.collect import collect, record_episode
 from failsight.runtime.loop import Loop
 from failsight.runtime.robot import SimRobot
 from failsight.testing import fakes
@@ -396,7 +397,7 @@ def collected(tmp_path, fault, episodes=1):
     from test_collect import make_meta
 
     def build():
-        return Bench(fakes.PointSim(), Policy(fault), {"monitor": bundle_monitor()})
+        return Bench(fakes.PointSim(), Policy(fault), monitor=bundle_monitor())
 
     meta = make_meta(episodes)
     meta.write(tmp_path / "meta/failsight/run.json")
@@ -425,7 +426,7 @@ def test_collect_records_errored_releases_the_latch_and_keeps_every_row(tmp_path
 
 
 def broken_bench():
-    return Bench(fakes.PointSim(), Policy("raise"), {})
+    return Bench(fakes.PointSim(), Policy("raise"))
 
 
 def test_five_errored_in_a_row_end_the_run(tmp_path):

@@ -10,7 +10,7 @@ from failsight.episodes.verdicts import Judge
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.recipes.interventions.experiment import _record_from, _record_json
-from failsight.runtime.collect import Bench
+from failsight.runtime.bench import Bench
 from failsight.testing import fakes
 from failsight.workflows.fork_verdicts import fork_verdicts, guard_counts, keep_verdicts
 from failsight.workflows.forks import ArmPlan, fork_episode, gate_from, paired
@@ -35,7 +35,7 @@ class Late(fakes.PointPolicy):
 def fork(policy):
     predictor = RecurrentPredictor(recurrent_arrays(hidden=8))
     monitor = fakes.make_monitor(predictor, TriggerRule(needed=2, window=3), 0.0)
-    bench = Bench(fakes.PointSim(), policy, {"monitor": monitor, "operator": Homing()})
+    bench = Bench(fakes.PointSim(), policy, monitor=monitor, operator=Homing())
     return fork_episode(ArmPlan(arms=("safe_stop", "takeover")), bench, KEY)
 
 

@@ -15,6 +15,7 @@ from failsight.monitor.thresholds import fit_thresholds
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.runtime import collect as runtime_collect
+from failsight.runtime.bench import Bench
 from failsight.testing import fakes
 from failsight.workflows import collect as collecting
 from failsight.workflows import forks as arms
@@ -28,7 +29,7 @@ def point(monkeypatch):
         monkeypatch.setattr(
             module,
             "make_bench",
-            lambda sim, policy, *_: runtime_collect.Bench(fakes.PointSim(), fakes.PointPolicy(), {}),
+            lambda sim, policy, *_: Bench(fakes.PointSim(), fakes.PointPolicy()),
         )
     monkeypatch.setattr(arms, "make_operator", lambda sim: None)
     monkeypatch.setattr(collecting, "make_policy", lambda name: fakes.PointPolicy())

@@ -19,7 +19,7 @@ from failsight.policies.vla.checkpoint import save_checkpoint
 from failsight.policies.vla.config import TinyConfig, vocabulary_of
 from failsight.policies.vla.policy import state_statistics
 from failsight.recipes.demonstrate.tabletop import CHUNK, collect_demonstrations
-from failsight.runtime.collect import Bench
+from failsight.runtime.bench import Bench
 from failsight.runtime.loop import run_episode
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import ErrorStreak

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,32 +18,11 @@ from failsight.episodes.meta import EpisodeMeta, RunMeta
 from failsight.episodes.recorder import EpisodeRecorder, clear_recordings, committed_tickets, episode_folder
 from failsight.episodes.run import Run, is_sealed
 from failsight.episodes.seal import clear_leftovers, read_episode_meta, seal
-from failsight.episodes.verdicts import Judge
 from failsight.episodes.video import frames_per_second
-from failsight.runtime.loop import Loop, run_episode
+from failsight.runtime.bench import Bench
+from failsight.runtime.loop import run_episode
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import SIMULATOR_RESET, ErrorStreak
-
-
-@dataclass(slots=True)
-class Bench:
-    """What a worker process owns."""
-
-    sim: Sim
-    policy: Policy
-    extras: dict[str, Any]
-    """Anything else a kind of work needs: monitor, intervention, operator."""
-
-    def loop(self, recorder: EpisodeRecorder | None = None) -> Loop:
-        """A loop over all of it."""
-        parts = {name: self.extras.get(name) for name in ("monitor", "intervention", "operator")}
-        return Loop(self.sim, self.policy, recorder=recorder, **parts)
-
-    @property
-    def judge(self) -> Judge:
-        """Who judges here, and whom."""
-        bundle = getattr(self.extras.get("monitor"), "fingerprint", "")
-        return Judge(bundle=bundle, policy=self.policy.fingerprint)
 
 
 def record_episode(root: Path, video_share: float, bench: Bench, ticket: tuple[int, EpisodeKey]) -> EpisodeMeta:

@@ -21,7 +21,7 @@ from failsight.core.errors import UnknownNameError
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import EpisodeKey, Observation, Outcome, Perturbation, PolicyOutput, Task
 from failsight.evaluation.intervals import Estimate, proportion
-from failsight.runtime.collect import Bench
+from failsight.runtime.bench import Bench
 from failsight.runtime.loop import run_episode
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import ErrorStreak
@@ -171,7 +171,7 @@ def _kept(path: Path | None, stamp: Mapping[str, str]) -> Iterator[Drive]:
 def _bench(sim: str, policy: str, change: Change) -> Bench:
     env, plain = make_sim(sim), make_policy(policy)
     others = other_instructions(list(env.tasks()))
-    return Bench(env, Altered(plain, change, lambda task: others[task.id]) if change != "none" else plain, {})
+    return Bench(env, Altered(plain, change, lambda task: others[task.id]) if change != "none" else plain)
 
 
 def other_instructions(tasks: Sequence[Task]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from failsight.evaluation.provenance import versions
 from failsight.evaluation.scoring import replay
 from failsight.labels.table import label_run
 from failsight.monitor.bundle import load_monitor, save_adapted
-from failsight.runtime.collect import Bench, collect, committed, tensor_shapes
+from failsight.runtime.bench import Bench
+from failsight.runtime.collect import collect, committed, tensor_shapes
 from failsight.workflows.forks import RUNGS, fork_bench
 from failsight.workflows.wiring import make_bench, make_labeler, make_policy, make_sim
 
@@ -87,7 +88,7 @@ def _bench(options: CollectOptions) -> Bench:
         return make_bench(options.sim, options.policy)
     bench = fork_bench(options.sim, options.policy, options.monitor)
     if options.arm:
-        bench.extras["intervention"] = RUNGS[options.arm]()
+        bench = replace(bench, intervention=RUNGS[options.arm]())
     return bench
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from failsight.core.contracts import Intervention
 from failsight.core.types import Array, DecisionKind, EpisodeKey, Outcome
-from failsight.runtime.collect import Bench
-from failsight.runtime.loop import Loop
+from failsight.runtime.bench import Bench
 
 FRAMES = 7
 
@@ -31,13 +30,7 @@ class Film:
 
 def film(bench: Bench, key: EpisodeKey, intervention: Intervention | None, at: Sequence[int] | None = None) -> Film:
     """Run the episode and take pictures at the given steps (evenly spread when None)."""
-    loop = Loop(
-        bench.sim,
-        bench.policy,
-        monitor=bench.extras["monitor"],
-        operator=bench.extras["operator"],
-        intervention=intervention,
-    )
+    loop = replace(bench, intervention=intervention).loop()
     loop.start(key)
     everything: list[Array] = []
     while not loop.done:

@@ -24,7 +24,7 @@ from failsight.interventions.fitness import require_robot
 from failsight.interventions.ladder import GateEntry, Ladder
 from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover
 from failsight.monitor.bundle import load_monitor
-from failsight.runtime.collect import Bench
+from failsight.runtime.bench import Bench
 from failsight.runtime.loop import Loop
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import ErrorStreak
@@ -182,9 +182,8 @@ def summarise(key: EpisodeKey, trace: Trace, triggered: bool) -> PairedEpisode:
 def fork_bench(sim: str, policy: str, bundle: Path) -> Bench:
     """A worker's simulator, policy, monitor (which learns nothing: equal keys give equal episodes) and operator."""
     bench = make_bench(sim, policy)
-    bench.extras["monitor"] = load_monitor(bundle, bench.policy, learns=False)
-    bench.extras["operator"] = make_operator(sim)
-    return bench
+    monitor = load_monitor(bundle, bench.policy, learns=False)
+    return replace(bench, monitor=monitor, operator=make_operator(sim))
 
 
 def run_forks(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from failsight.core.contracts import Labeler, Operator, Policy, Sim
 from failsight.core.errors import UnknownNameError
@@ -16,7 +15,7 @@ from failsight.labels.events import EventLabeler
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import labeler_name
 from failsight.policies import POLICIES
-from failsight.runtime.collect import Bench
+from failsight.runtime.bench import Bench
 from failsight.sims import OPERATORS, SIMS
 from failsight.sims.headless import explained
 from failsight.sims.tabletop.plan import targets
@@ -57,9 +56,9 @@ def make_operator(sim: str) -> Operator:
     return operator
 
 
-def make_bench(sim: str, policy: str, extras: dict[str, Any] | None = None) -> Bench:
+def make_bench(sim: str, policy: str) -> Bench:
     """Simulator and policy of one worker process."""
-    return Bench(make_sim(sim), make_policy(policy), extras or {})
+    return Bench(make_sim(sim), make_policy(policy))
 
 
 def make_labeler(run: Run) -> Labeler:

@@ -27,7 +27,7 @@ from failsight.episodes.demonstrations import (
 from failsight.labels.events import EventLabeler
 from failsight.labels.failure_tokens import HORIZON_S
 from failsight.recipes.demonstrate.tabletop import demonstration_key, episode_frames, expert_chunk
-from failsight.runtime.collect import Bench
+from failsight.runtime.bench import Bench
 from failsight.runtime.loop import Loop
 from failsight.runtime.pool import run_pool
 from failsight.sims.tabletop.env import ACTION_SPEC, STATE_NAMES, TabletopEnv

@@ -12,7 +12,7 @@ from failsight.core.types import FAILURE_TYPES, Outcome
 from failsight.episodes.images import write_png
 from failsight.labels.table import read_labels
 from failsight.recipes.interventions.experiment import ExperimentResult
-from failsight.runtime.collect import Bench
+from failsight.runtime.bench import Bench
 from failsight.workflows.films import film, strip
 from failsight.workflows.forks import ForkRecord, fork_bench, gate_from, make_arm
 

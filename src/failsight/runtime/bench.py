@@ -1,0 +1,37 @@
+"""What a worker process owns: a simulator, a policy and, when given, who watches, who acts and who takes over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from failsight.core.contracts import Intervention, Monitor, Operator, Policy, Sim
+from failsight.episodes.recorder import EpisodeRecorder
+from failsight.episodes.verdicts import Judge
+from failsight.runtime.loop import Loop
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The parts of a loop, built once per process."""
+
+    sim: Sim
+    policy: Policy
+    monitor: Monitor | None = None
+    intervention: Intervention | None = None
+    operator: Operator | None = None
+
+    def loop(self, recorder: EpisodeRecorder | None = None) -> Loop:
+        """A loop over all of it. Raises SpecMismatchError when the parts do not fit together."""
+        return Loop(
+            self.sim,
+            self.policy,
+            monitor=self.monitor,
+            intervention=self.intervention,
+            operator=self.operator,
+            recorder=recorder,
+        )
+
+    @property
+    def judge(self) -> Judge:
+        """Who judges here, and whom."""
+        return Judge(bundle=getattr(self.monitor, "fingerprint", ""), policy=self.policy.fingerprint)
