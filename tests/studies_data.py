@@ -1,11 +1,6 @@
 """A data set with nothing wrong with it, for the audit to be spoilt by tests."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "policies"))
 from lattice_data import action_spec, observation_spec
 
 from failsight.episodes.demonstrations import Demonstration

@@ -1,7 +1,6 @@
 """Command lines of people in a hurry: one sentence and exit code 2, or what was asked; no traceback, nothing half-written."""
 
 import inspect
-import signal
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import tyro
 from conftest import make_log_run
-from fuzz_budget import cases
+from fuzz_budget import at_most, cases
 
 from failsight.cli.main import COMMANDS, main
 
@@ -85,10 +84,6 @@ def command_line(case, run):
     return words + last
 
 
-def alarm(*_):
-    raise TimeoutError("longer than 5 s")
-
-
 def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -98,15 +93,12 @@ def test_a_wrong_command_line_is_one_sentence(case, run_folder, capsys, tmp_path
     monkeypatch.chdir(tmp_path)
     words = command_line(case, run_folder)
     before = files(run_folder)
-    signal.signal(signal.SIGALRM, alarm)
-    signal.alarm(20 if case < 3 or words[0] == "doctor" else 5)  # the first cases import everything
     try:
-        main(words)
+        with at_most(20 if case < 3 or words[0] == "doctor" else 5):  # the first cases import everything
+            main(words)
         code = 0
     except SystemExit as stop:
         code = stop.code
-    finally:
-        signal.alarm(0)
     out = capsys.readouterr()
     assert code in (0, 2), (words, out)
     assert "Traceback" not in out.out + out.err, words

@@ -1,9 +1,7 @@
 """Mutated LeRobot folders of others: rows read as they are, or refused in one sentence; nothing is left behind."""
 
 import json
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,8 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fuzz_budget import cases
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "episodes"))
 from lerobot_data import CAMERA, episode, video_of, write_folder, write_table
 
 from failsight.core.errors import FailsightError

@@ -2,16 +2,11 @@
 
 import json
 import os
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "episodes"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "policies"))
 from lattice_data import action_spec, demonstrations, make_data, observation_spec
 from lerobot_data import episode, flat, write_folder
 
