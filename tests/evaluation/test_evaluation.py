@@ -8,7 +8,7 @@ from failsight.core.types import FAILURE_TYPES, Outcome
 from failsight.evaluation import detection
 from failsight.evaluation.detection import Scored, auc, within_auc
 from failsight.evaluation.intervals import bootstrap, mean_of_fits, proportion
-from failsight.evaluation.paired import PairedEpisode, beta_e_value, compare, mcnemar
+from failsight.evaluation.paired import PairedEpisode, beta_e_value, compare, mcnemar, success_gap
 
 
 def scored(i, failed, score, length=100, kind=None, trigger=None, task="t", onset=60):
@@ -356,6 +356,20 @@ def test_rescue_harm_and_reduction_by_hand():
     assert result.failure_reduction.value == pytest.approx(1 - 3 / 4)
     assert result.collision_reduction.value == 1.0
     assert result.human_minutes_per_hour == pytest.approx(60 * 50 / 700)
+
+
+def test_two_arms_are_compared_on_the_same_episodes_by_hand():
+    """Arms that win and lose the same episodes differ by 0 without any width; a lead of 3 of 10 is 0.3, either way round."""
+    half = [episode(S)] * 5 + [episode(F)] * 5
+    same = success_gap("x", half, half)
+    assert (same.value, same.low, same.high, same.n) == (0.0, 0.0, 0.0, 10)
+    ahead = [episode(S)] * 7 + [episode(F), episode(S), episode(X)]
+    gap, back = success_gap("x", ahead, half), success_gap("x", half, ahead)
+    assert (gap.value, back.value) == (pytest.approx(0.3), pytest.approx(-0.3))
+    assert gap.low <= 0.3 <= gap.high
+    assert (gap.low, gap.high) == (pytest.approx(-back.high), pytest.approx(-back.low))
+    every = success_gap("x", [episode(S)] * 10, [episode(F)] * 10)
+    assert (every.value, every.low, every.high) == (1.0, 1.0, 1.0)
 
 
 def two_tasks():

@@ -142,9 +142,42 @@ def test_retry_ends_and_does_not_start_again():
 
 
 def test_slow_dwells_then_lets_go():
-    slow = Slow(dwell=3)
+    slow = Slow(dwell_s=0.15)
     kinds = [slow.propose(v, context()).kind for v in (QUIET, ALARM, QUIET, QUIET, QUIET)]
     assert kinds == ["continue", "slow", "slow", "slow", "continue"]
+
+
+def at_rate(rate_hz, **changes):
+    return replace(context(**changes), action_spec=replace(ACTIONS, rate_hz=rate_hz))
+
+
+RATES = pytest.mark.parametrize(
+    ("rate_hz", "dwell", "back", "apart", "cooldown", "patience"),
+    [(20.0, 20, 30, 4, 25, 30), (80.0, 80, 120, 16, 100, 120), (2.5, 3, 4, 1, 3, 4), (0.0, 20, 30, 4, 25, 30)],
+)
+"""Tabletop and LIBERO, Meta-World, navigation, not known: 1 s, 1.5 s, 0.2 s, 1.25 s and 1.5 s in steps, halves up."""
+
+
+@RATES
+def test_rungs_and_ladder_count_seconds_not_steps(rate_hz, dwell, back, apart, cooldown, patience):
+    now, slow, retry = at_rate(rate_hz), Slow(), Retry(attempts=2)
+    kinds = [slow.propose(v, now).kind for v in (ALARM, *[QUIET] * dwell)]
+    assert kinds == ["slow"] * dwell + ["continue"]
+
+    path = [np.array([0.3, 0.1, 1.0 - 0.001 * i, 1.0], np.float32) for i in range(200)]
+    retry.propose(ALARM, replace(now, path=path))
+    heights = [point[2] for point in retry._waypoints[1:-1]]
+    assert heights == pytest.approx([1.0 - 0.001 * i for i in range(199, 199 - back, -apart)])
+    while retry.busy:
+        retry.propose(QUIET, at_rate(rate_hz, state=(*retry._waypoints[0], 1.0)))
+    waited = [retry.propose(ALARM, now).kind for _ in range(cooldown)]
+    assert waited == ["continue"] * (cooldown - 1) + ["backtrack"]
+
+    names = ("slow", "takeover")
+    rungs = {"slow": Slow(dwell_s=100.0), "takeover": Takeover()}
+    climbing = Ladder(rungs, names, {name: entry(name, 40, 30, 0) for name in names})
+    said = [climbing.propose(ALARM, now).kind for _ in range(patience + 2)]
+    assert said == ["slow"] * (patience + 1) + ["human"]
 
 
 def test_takeover_stays_taken_over():
@@ -181,8 +214,8 @@ def test_the_gates_bound_is_honest():
 
 
 def ladder(gate):
-    rungs = {"slow": Slow(dwell=100), "takeover": Takeover(), "stop": SafeStop()}
-    return Ladder(rungs, ("slow", "takeover"), gate, patience=5)
+    rungs = {"slow": Slow(dwell_s=5.0), "takeover": Takeover(), "stop": SafeStop()}
+    return Ladder(rungs, ("slow", "takeover"), gate, patience_s=0.25)
 
 
 def test_the_ladder_skips_shut_rungs():
@@ -208,8 +241,8 @@ def test_after_three_attempts_of_its_own_the_ladder_calls_the_person():
     """Four autonomous rungs and a person: the alarm comes back every six steps; the fourth time it is the person, not the
     fourth rung."""
     names = ("a", "b", "c", "d", "person")
-    rungs = {**{name: Slow(rate=0.1 * (i + 1), dwell=100) for i, name in enumerate("abcd")}, "person": Takeover()}
-    climbing = Ladder(rungs, names, {name: entry(name, 40, 30, 0) for name in names}, patience=5)
+    rungs = {**{name: Slow(rate=0.1 * (i + 1), dwell_s=5.0) for i, name in enumerate("abcd")}, "person": Takeover()}
+    climbing = Ladder(rungs, names, {name: entry(name, 40, 30, 0) for name in names}, patience_s=0.25)
     for _ in range(2):  # and again after a reset
         climbing.reset()
         said = [climbing.propose(ALARM, context()) for _ in range(24)]

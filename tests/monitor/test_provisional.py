@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from failsight.core.errors import EpisodeDataError
+from failsight.core.types import Risk, Task
 from failsight.monitor.calibration import Calibration
 from failsight.monitor.provisional import LeftOut, Provisional, fit_provisional, level_of, shift
 from failsight.monitor.thresholds import Thresholds, fit_thresholds
+from failsight.monitor.trigger import TriggerRule
+from failsight.testing.checks import make_steps
+from failsight.testing.fakes import make_monitor
 
 
 def test_the_level_of_an_episode_by_hand():
@@ -83,3 +87,49 @@ def test_it_survives_the_disk_and_refuses_what_is_not_a_number():
     bad["provisional"] = {**bad["provisional"], "usual": float("nan")}
     with pytest.raises(EpisodeDataError, match="provisional, usual"):
         Thresholds.from_dict(bad)
+
+
+class Even:
+    """A predictor that always says the same."""
+
+    def reset(self, task):
+        pass
+
+    def update(self, signals, hidden):
+        return Risk(p_fail=0.5, evidence=0.5)
+
+    def save_state(self):
+        return {}
+
+    def load_state(self, state):
+        pass
+
+
+def run(monitor, steps):
+    for record in steps:
+        monitor.step(record)
+
+
+def test_an_episode_and_its_forks_count_once():
+    """Saved after two of four steps, ended, and continued twice: one level and one success, not three. The next counts."""
+    monitor = make_monitor(Even(), TriggerRule(), 2.0)
+    monitor.thresholds = thresholds()
+    task, steps = Task(id="new", suite="point", instruction="go", horizon=9), make_steps(6, 4, 4)
+    monitor.reset(task)
+    run(monitor, steps[:2])
+    snapshot = monitor.save_state()
+    run(monitor, steps[2:])
+    monitor.finish(True)
+    for success in (True, False):
+        monitor.load_state(snapshot)
+        run(monitor, steps[2:])
+        monitor.finish(success)
+    assert monitor.thresholds.levels == {"new": [0.5]}
+    assert len(monitor.thresholds.watched["new"]) == 1
+    monitor.load_state(snapshot)  # given up: the next reset must not count it either
+    monitor.reset(task)
+    assert monitor.thresholds.levels == {"new": [0.5]}
+    run(monitor, steps)
+    monitor.finish(True)
+    assert monitor.thresholds.levels == {"new": [0.5, 0.5]}
+    assert len(monitor.thresholds.watched["new"]) == 2

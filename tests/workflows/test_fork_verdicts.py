@@ -7,13 +7,14 @@ from conftest import recurrent_arrays
 
 from failsight.core.types import EpisodeKey, Outcome, PolicyOutput
 from failsight.episodes.verdicts import Judge
+from failsight.evaluation.paired import PairedEpisode
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.recipes.interventions.experiment import _record_from, _record_json
 from failsight.runtime.bench import Bench
 from failsight.testing import fakes
 from failsight.workflows.fork_verdicts import fork_verdicts, guard_counts, keep_verdicts
-from failsight.workflows.forks import ArmPlan, fork_episode, gate_from, paired
+from failsight.workflows.forks import ArmPlan, ForkRecord, fork_episode, gate_from, paired
 
 KEY = EpisodeKey(seed=3, task="home", episode=1)
 
@@ -69,3 +70,28 @@ def test_a_policy_that_breaks_is_left_out_of_the_pairs_and_a_person_is_not_blame
     assert guard_counts(tmp_path)["takeover"]["latched"] == 0
     assert paired([record], "takeover") == ([], [])
     assert {entry.rung: entry.triggers for entry in gate_from([record])}["takeover"] == 0
+
+
+def test_two_arms_are_paired_where_neither_errored():
+    """Four episodes: both arms fired; only the ladder; only the placebo, which errored; neither."""
+
+    def done(outcome, triggered=True):
+        return PairedEpisode(
+            task="t", outcome=outcome, collision=False, triggered=triggered, steps=9, intervened_steps=0, human_steps=0
+        )
+
+    def record(number, none, **arms):
+        key = EpisodeKey(seed=0, task="t", episode=number)
+        return ForkRecord(key=key, none=done(none, False), trigger_step=None, arms=arms, again=None)
+
+    good, bad = Outcome.SUCCESS, Outcome.FAILURE
+    records = [
+        record(0, bad, ladder=done(good), placebo=done(bad)),
+        record(1, bad, ladder=done(good)),
+        record(2, good, placebo=done(Outcome.ERRORED)),
+        record(3, good),
+    ]
+    placebo, ladder = paired(records, "ladder", against="placebo")
+    assert [e.outcome for e in placebo] == [bad, bad, good]
+    assert [e.outcome for e in ladder] == [good, good, good]
+    assert [e.triggered for e in placebo] == [True, False, False]

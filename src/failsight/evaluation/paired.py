@@ -99,6 +99,16 @@ def compare(
     )
 
 
+def success_gap(name: str, first: Sequence[PairedEpisode], second: Sequence[PairedEpisode]) -> Estimate:
+    """Paired difference of success rates of two arms, first minus second, on the same keyed episodes in the same order.
+
+    Each arm's change against doing nothing holds the same episode of doing nothing, so the difference of their changes
+    is this one.
+    """
+    one, other = (np.array([e.outcome == Outcome.SUCCESS for e in arm], bool) for arm in (first, second))
+    return bootstrap(lambda rows: _change(other, one, rows), [e.task for e in first], (name, "gap"))
+
+
 def _change(base: Array, arm: Array, rows: Array) -> float:
     return float(arm[rows].mean() - base[rows].mean()) if len(rows) else float("nan")
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from failsight.core.contracts import Context, Intervention
 from failsight.core.specs import ActionSpec, ObservationSpec
+from failsight.core.timing import steps_in
 from failsight.core.types import CONTINUE, Decision, Verdict
 from failsight.interventions.fitness import require_robot
 
@@ -61,10 +62,10 @@ class Ladder:
         order: Sequence[str],
         gate: Mapping[str, GateEntry],
         recoveries: int = 3,
-        patience: int = 30,
+        patience_s: float = 1.5,
     ) -> None:
-        """Args: order: mildest first; recoveries, patience: attempts of one rung, and steps between escalations."""
-        self._rungs, self._recoveries, self._patience = rungs, recoveries, patience
+        """Args: order: mildest first; recoveries, patience_s: attempts of one rung, and time between escalations."""
+        self._rungs, self._recoveries, self._patience_s = rungs, recoveries, patience_s
         self.open = tuple(name for name in order if name in gate and gate[name].open)
         self.reset()
 
@@ -80,11 +81,12 @@ class Ladder:
         self._level, self._since, self._used = -1, 0, 0
 
     def propose(self, verdict: Verdict, context: Context) -> Decision:
-        """Climb one rung at the trigger, and another when the trigger is still on after `patience` steps."""
+        """Climb one rung at the trigger, and another when the trigger is still on after `patience_s` seconds."""
         if not self.open:
             return CONTINUE
         self._since += 1
-        if verdict.trigger and (self._level < 0 or self._since > self._patience):
+        patience = steps_in(self._patience_s, context.action_spec.rate_hz)
+        if verdict.trigger and (self._level < 0 or self._since > patience):
             last = len(self.open) - 1
             self._used += 1
             self._level = last if self._used > self._recoveries else min(self._level + 1, last)

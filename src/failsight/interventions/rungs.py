@@ -7,7 +7,11 @@ import numpy as np
 from failsight.core.contracts import Context
 from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec, ObservationSpec
+from failsight.core.timing import steps_in
 from failsight.core.types import CONTINUE, Array, Decision, DecisionKind, Verdict
+
+_APART_S = 0.2
+"""Between two points of a robot's own path that it visits on its way back."""
 
 
 class SafeStop:
@@ -24,13 +28,13 @@ class SafeStop:
 
 
 class Slow:
-    """Half speed along the policy's own path while the trigger is on and for `dwell` steps after it.
+    """Half speed along the policy's own path while the trigger is on and for `dwell_s` seconds after it.
 
     Movements are stretched in time; binary dimensions are never scaled.
     """
 
-    def __init__(self, rate: float = 0.5, dwell: int = 20) -> None:
-        self._rate, self._dwell = rate, dwell
+    def __init__(self, rate: float = 0.5, dwell_s: float = 1.0) -> None:
+        self._rate, self._dwell_s = rate, dwell_s
         self.reset()
 
     def reset(self) -> None:
@@ -39,7 +43,8 @@ class Slow:
 
     def propose(self, verdict: Verdict, context: Context) -> Decision:
         """Slow down while triggered."""
-        self._left = self._dwell if verdict.trigger else self._left - 1
+        dwell = steps_in(self._dwell_s, context.action_spec.rate_hz)
+        self._left = dwell if verdict.trigger else self._left - 1
         if self._left <= 0:
             return CONTINUE
         return Decision(kind=DecisionKind.SLOW, reason=f"half speed: {verdict.why}", rate=self._rate)
@@ -48,13 +53,15 @@ class Slow:
 class Retry:
     """Backtrack along the robot's own path, then let the policy try again.
 
-    Hold-aware: with something in the gripper it only rises and keeps its grip; empty, it opens and goes back `back`
-    steps, then up to `clear_height_m` (2 cm more when empty), above anything it could hit on the way. At most `attempts`
-    per episode, `cooldown` steps apart.
+    Hold-aware: with something in the gripper it only rises and keeps its grip; empty, it opens and goes back the way
+    of `back_s` seconds, then up to `clear_height_m` (2 cm more when empty), above anything it could hit on the way. At
+    most `attempts` per episode, `cooldown_s` seconds apart.
     """
 
-    def __init__(self, attempts: int = 1, back: int = 30, cooldown: int = 25, clear_height_m: float = 0.16) -> None:
-        self._attempts, self._back, self._cooldown = attempts, back, cooldown
+    def __init__(
+        self, attempts: int = 1, back_s: float = 1.5, cooldown_s: float = 1.25, clear_height_m: float = 0.16
+    ) -> None:
+        self._attempts, self._back_s, self._cooldown_s = attempts, back_s, cooldown_s
         self._clear_height_m = clear_height_m
         self.reset()
 
@@ -98,7 +105,7 @@ class Retry:
             return CONTINUE
         action = self._follow(context)
         if not self._waypoints:
-            self._wait = self._cooldown
+            self._wait = steps_in(self._cooldown_s, context.action_spec.rate_hz)
         return Decision(kind=DecisionKind.BACKTRACK, reason=f"retry {self.used}: {verdict.why}", action=action)
 
     def _plan(self, context: Context) -> None:
@@ -114,9 +121,10 @@ class Retry:
         if holding:
             self._waypoints = [np.array([here[0], here[1], max(here[2], self._clear_height_m)])]
             return
-        past = [state[xyz].astype(np.float64) for state in context.path[-self._back :]]
+        back, apart = (steps_in(seconds, spec.rate_hz) for seconds in (self._back_s, _APART_S))
+        past = [state[xyz].astype(np.float64) for state in context.path[-back:]]
         lifted = np.array([here[0], here[1], here[2] + 0.03])
-        self._waypoints = [lifted, *past[::-4]]
+        self._waypoints = [lifted, *past[::-apart]]
         self._waypoints.append(
             np.array([*self._waypoints[-1][:2], max(self._clear_height_m + 0.02, self._waypoints[-1][2])])
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,8 @@ from failsight.predictors.words import begin
 
 UNKNOWN = Risk(p_fail=float("nan"))
 """Said where there is nothing to judge from."""
+_EPISODES = itertools.count(1)
+"""Numbers of the episodes judged in this process; a fork carries the number of the episode it comes from."""
 
 
 class Bank(Protocol):
@@ -95,7 +98,9 @@ class RiskMonitor:
         self.learns = True
         """Whether finished episodes calibrate unknown tasks."""
         self._trigger = Trigger(rule, thresholds.pooled.threshold)
-        self._level = np.zeros(2)
+        self._level, self._episode = np.zeros(2), 0
+        self._noticed: set[int] = set()
+        self._finished: set[int] = set()
 
     def reset(self, task: Task) -> None:
         """Start an episode; its task decides which threshold holds. What the one before looked like is noticed first."""
@@ -107,21 +112,24 @@ class RiskMonitor:
         self._trigger.threshold = self.basis.threshold
         self._senses.reset()
         self._task, self._step, self._highest, self._blind = task.id, 0, float("-inf"), 0
+        self._episode = next(_EPISODES)
         self._level = np.zeros(2)  # sum and number of judged steps of the episode's first part
 
     def finish(self, success: bool, *, censored: bool = False) -> None:
-        """Tell how the episode ended: successes of an unknown task calibrate it.
+        """Tell how the episode ended: successes of an unknown task calibrate it, each episode once with all its forks.
 
         Args: censored: it was stopped, taken over or changed, so how it would have ended is not known.
         """
         self._notice()
-        if self.learns and (success or censored):
+        if self.learns and (success or censored) and self._episode not in self._finished:
+            self._finished.add(self._episode)
             self.thresholds.watch(self._task, self._highest, censored=censored)
 
     def _notice(self) -> None:
-        """Once per episode, ended or given up: how high its evidence ran, which needs no label."""
+        """Once per episode with all its forks, ended or given up: how high its evidence ran, which needs no label."""
         total, steps = self._level
-        if steps and self.learns:
+        if steps and self.learns and self._episode not in self._noticed:
+            self._noticed.add(self._episode)
             self.thresholds.notice(self._task, float(total / steps))
         self._level = np.zeros(2)
 
@@ -213,7 +221,7 @@ class RiskMonitor:
             "senses": self._senses.save_state(),
         }
         state = {f"{group}/{name}": array for group, part in parts.items() for name, array in part.items()}
-        state["scalars"] = np.array([self._blind, self._step, self._highest, *self._level])
+        state["scalars"] = np.array([self._blind, self._step, self._highest, self._episode, *self._level])
         return state
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -226,5 +234,5 @@ class RiskMonitor:
         self.predictor.load_state(part("predictor"))
         self._trigger.load_state(part("trigger"))
         self._senses.load_state(part("senses"))
-        blind, step, self._highest, *level = state["scalars"].tolist()
-        self._blind, self._step, self._level = int(blind), int(step), np.array(level)
+        blind, step, self._highest, episode, *level = state["scalars"].tolist()
+        self._blind, self._step, self._episode, self._level = int(blind), int(step), int(episode), np.array(level)

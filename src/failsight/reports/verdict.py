@@ -112,16 +112,15 @@ def _arm(summary: Mapping[str, Any], name: str) -> Claim:
 
 def _ladder(summary: Mapping[str, Any]) -> Claim:
     arm, placebo = summary["arms"]["ladder"], summary["arms"]["placebo"]
-    shown = _above(arm["failure_reduction"], 0.0) and _above(
-        arm["success_change"], placebo["success_change"]["value"] or 0.0
-    )
+    gap = summary.get("ladder_over_placebo")
+    ahead = f"the ladder is ahead of it by {number(gap, percent=True)}, paired" if gap else "not compared in pairs"
     return Claim(
         title="The ladder with a person prevents failures",
-        shown=shown,
+        shown=gap is not None and _above(arm["failure_reduction"]) and _above(gap),
         sentence=f"{number(arm['failure_reduction'], percent=True)} fewer failures than doing nothing "
         f"(exact McNemar p = {arm['mcnemar_p']:.2g}); rescue rate {number(arm['rescue_rate'], percent=True)}, harm "
         f"{number(arm['harm_rate'], percent=True)}, at {arm['human_minutes_per_hour']:.0f} minutes of a person's time per "
-        f"hour. The same retry at random moments changes success by {number(placebo['success_change'], percent=True)}.",
+        f"hour. The same retry at random moments changes success by {number(placebo['success_change'], percent=True)}; {ahead}.",
     )
 
 

@@ -215,17 +215,23 @@ def gate_from(records: Sequence[ForkRecord]) -> tuple[GateEntry, ...]:
     return tuple(entries)
 
 
-def paired(records: Sequence[ForkRecord], arm: str) -> tuple[list[PairedEpisode], list[PairedEpisode]]:
-    """Doing nothing and the arm on every episode; where the arm never fired the two are the same episode.
+def paired(
+    records: Sequence[ForkRecord], arm: str, against: str = "none"
+) -> tuple[list[PairedEpisode], list[PairedEpisode]]:
+    """Another arm (doing nothing) and the arm on every episode; an arm that never fired did nothing there.
 
     Episodes that errored under either are left out: that is nobody's success or failure.
 
     Raises UnknownNameError for an arm that does not exist, which would differ from nothing nowhere.
     """
-    if arm != "none":
-        require_arm(arm)
-    whole = [r for r in records if _whole(r, arm)]
-    return [r.none for r in whole], [r.arms.get(arm, replace(r.none, triggered=False)) for r in whole]
+    for name in {arm, against} - {"none"}:
+        require_arm(name)
+    whole = [r for r in records if _whole(r, arm) and _whole(r, against)]
+    return [_under(r, against) for r in whole], [_under(r, arm) for r in whole]
+
+
+def _under(record: ForkRecord, arm: str) -> PairedEpisode:
+    return record.arms.get(arm, record.none if arm == "none" else replace(record.none, triggered=False))
 
 
 def _whole(record: ForkRecord, arm: str) -> bool:

@@ -18,7 +18,7 @@ from failsight.evaluation.claims import CONTROL_ROWS
 from failsight.evaluation.detection import Scored
 from failsight.evaluation.failure_types import type_rows
 from failsight.evaluation.intervals import Estimate, mean_of_fits, proportion
-from failsight.evaluation.paired import compare
+from failsight.evaluation.paired import compare, success_gap
 from failsight.evaluation.provenance import commit, versions
 from failsight.evaluation.run_claims import Group, constant_rows, precision_table, run_claim
 from failsight.evaluation.scoring import score_all
@@ -46,6 +46,7 @@ def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) 
     }
     default = scored[DEFAULT]
     arms = {name: compare(name, *paired(result.arms, name), rate).as_dict() for name in ("none", *TEST_ARMS)}
+    placebo, ladder = paired(result.arms, "ladder", against="placebo")
     flips, forks = aa_flips(result.arms)
     calibration = result.fitted.calibrations[DEFAULT]
     return {
@@ -78,6 +79,7 @@ def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) 
         "before_onset": detection.before_onset(default).as_dict(),
         "lead_steps": detection.lead_steps(default).as_dict(),
         "arms": arms,
+        "ladder_over_placebo": success_gap("ladder over placebo", ladder, placebo).as_dict(),
         "gate": [
             {**asdict(entry), "net": entry.net, "net_low": entry.net_low, "open": entry.open}
             for entry in gate_from(result.gate)
