@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from failsight.core.errors import FailsightError
+from failsight.core.textfiles import read_json_object
 
 
 class Resumable(Protocol):
@@ -49,7 +50,7 @@ def save_state(place: Path, identity: dict[str, Any], training: Resumable, scale
 
 def load_state(place: Path, identity: dict[str, Any], training: Resumable, scaler: Any) -> None:
     """Inverse of `save_state`. Raises FailsightError when the folder holds a training of other data or settings."""
-    data = json.loads((place / "training.json").read_text())
+    data = read_json_object(place / "training.json")
     known = data["identity"]
     for name in identity:
         if known.get(name) != identity[name]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from failsight.core.errors import EpisodeDataError
+from failsight.core.textfiles import read_json
 from failsight.core.types import Array
 from failsight.policies.vla.config import TinyConfig
 from failsight.policies.vla.network import Batch
@@ -60,7 +61,10 @@ def load_frames(folder: Path) -> tuple[Frames, list[list[str]]]:
     if missing:
         raise EpisodeDataError(f"{folder} lacks {', '.join(missing)}; collect the demonstrations again.")
     frames = Frames(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS))
-    return frames, json.loads((folder / "instructions.json").read_text())
+    texts = read_json(folder / "instructions.json")
+    if not isinstance(texts, list) or not all(isinstance(wordings, list) for wordings in texts):
+        raise EpisodeDataError(f"{folder / 'instructions.json'} does not hold one list of wordings per task.")
+    return frames, texts
 
 
 class Batches:

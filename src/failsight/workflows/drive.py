@@ -15,6 +15,7 @@ import numpy as np
 
 from failsight.core.errors import UnknownNameError
 from failsight.core.specs import require_equal
+from failsight.core.textfiles import read_json
 from failsight.core.types import EpisodeKey
 from failsight.evaluation.claims import differs
 from failsight.evaluation.intervals import Estimate, bootstrap, text_of
@@ -104,7 +105,7 @@ def drive_and_note(
 
 def compare_cases(first: Path, second: Path) -> str:
     """One sentence: success of the first minus the second on the same episodes."""
-    a, b = (json.loads((folder / "drives.json").read_text()) for folder in (first, second))
+    a, b = (read_json(folder / "drives.json") for folder in (first, second))
     values = np.array([float(x["success"]) - float(y["success"]) for x, y in zip(a, b, strict=True)])
     difference: Estimate = bootstrap(lambda rows: float(values[rows].mean()), [x["task"] for x in a], ("a/b",))
     verdict = "a difference is shown" if differs(difference) else "no difference is shown"

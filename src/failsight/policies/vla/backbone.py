@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from failsight.core.errors import FailsightError
+from failsight.core.textfiles import read_json_object
 from failsight.policies.vla.base import resolve_source
 from failsight.policies.vla.design import BackboneConfig
 from failsight.policies.vla.families import Family, Sequences, family_of, find_family
@@ -163,7 +164,7 @@ class VLMBackbone(nn.Module):
             return
         self.model.save_pretrained(folder / "adapter")
         path = folder / "adapter" / "adapter_config.json"
-        data = json.loads(path.read_text())
+        data = read_json_object(path)
         data["base_model_name_or_path"] = None if Path(self.config.source).exists() else self.config.source
         path.write_text(json.dumps(data, indent=1))
         self.tokenizer.save_pretrained(folder / "processor")

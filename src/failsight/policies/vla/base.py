@@ -15,6 +15,7 @@ from typing import Any
 
 from failsight.core.contents import content_of
 from failsight.core.errors import FailsightError
+from failsight.core.textfiles import read_json_object
 from failsight.policies.vla.design import BackboneConfig
 from failsight.policies.vla.pixels import pixel_scaling
 
@@ -117,14 +118,17 @@ def weight_files(folder: Path) -> list[Path]:
     """The files transformers takes the weights of a folder from. Raises FailsightError when there are none."""
     if (folder / "adapter_config.json").is_file():
         raise FailsightError(f"{folder} holds updates of another model; merge them into it and start from the result.")
-    named = json.loads((folder / "config.json").read_text()).get("transformers_weights")
+    named = read_json_object(folder / "config.json").get("transformers_weights")
     for name in (named,) if named else _CHOICE:
         path = folder / name
         if not path.is_file():
             continue
         if not name.endswith(".index.json"):
             return [path]
-        shards = [folder / shard for shard in sorted(set(json.loads(path.read_text())["weight_map"].values()))]
+        names = read_json_object(path).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
+            raise FailsightError(f"{path} has no weight_map from tensors to files; fetch the model again.")
+        shards = [folder / shard for shard in sorted(set(names.values()))]
         missing = [shard.name for shard in shards if not shard.is_file()]
         if missing:
             raise FailsightError(f"{path} names {missing[0]}, which is not there; fetch the model again.")
@@ -146,7 +150,7 @@ def find_tiny(folder: Path) -> Path:
 
 def tiny_weights(folder: Path) -> Path:
     """The file with a tiny checkpoint's backbone. Raises FailsightError when it is not there."""
-    data = json.loads((folder / "config.json").read_text())
+    data = read_json_object(folder / "config.json")
     weights = folder / ("model.safetensors" if data["type"] == "tiny" else "backbone.safetensors")
     if not weights.is_file():
         raise FailsightError(f"{folder} has no tiny backbone (looked for {weights.name}).")
@@ -154,7 +158,7 @@ def tiny_weights(folder: Path) -> Path:
 
 
 def _of_config(folder: Path, unimportant: Iterable[str]) -> str:
-    data = json.loads((folder / "config.json").read_text())
+    data = read_json_object(folder / "config.json")
     return _digest([json.dumps(_without(data, set(unimportant)), sort_keys=True).encode()])
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from failsight.core.errors import FailsightError
 from failsight.core.foreign import read_number
+from failsight.core.textfiles import read_json
 
 PixelChoice = Literal["checkpoint", "symmetric"]
 SAVED = "pixels.json"
@@ -37,7 +38,10 @@ def pixel_scaling(folder: Path, choice: PixelChoice) -> PixelScaling:
     Raises FailsightError when the folder does not say and nobody chose, or what it says cannot be used.
     """
     if (folder / SAVED).is_file():
-        mean, std = json.loads((folder / SAVED).read_text())
+        saved = read_json(folder / SAVED)
+        if not isinstance(saved, list) or len(saved) != 2:
+            raise FailsightError(f"{folder / SAVED} does not hold a mean and a deviation; train again.")
+        mean, std = saved
         return _checked({"image_mean": mean, "image_std": std}, folder / SAVED)
     if choice == "symmetric":
         return SYMMETRIC

@@ -7,7 +7,6 @@ words (of any script, see `words`) are those of the training instructions, and a
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from failsight.core.errors import FailsightError
+from failsight.core.textfiles import read_json_object
 from failsight.policies.vla.backbone import BINS, Features
 from failsight.policies.vla.base import find_tiny, tiny_weights
 from failsight.policies.vla.design import BackboneConfig
@@ -198,7 +198,7 @@ def start_from(network: TinyBackbone, folder: Path) -> None:
     or one of another width or depth.
     """
     folder = find_tiny(folder)
-    data, weights = json.loads((folder / "config.json").read_text()), tiny_weights(folder)
+    data, weights = read_json_object(folder / "config.json"), tiny_weights(folder)
     old = _renamed(load_file(weights))
     state = network.state_dict()
     for name, value in state.items():

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from failsight.core.errors import EpisodeDataError
+from failsight.core.textfiles import read_json_object
 from failsight.core.types import EpisodeKey, Outcome, Perturbation
 from failsight.episodes.meta import EpisodeMeta, write_text_atomic
 from failsight.episodes.run import Run
@@ -133,7 +134,7 @@ def _forks(
         tick("")
     lines = [json.dumps({"stamp": stamp}), *(json.dumps(_record_json(record)) for record in done.values())]
     write_text_atomic(path, "\n".join(lines) + "\n")
-    marks = json.loads((folder / "bundle/fingerprint.json").read_text())
+    marks = read_json_object(folder / "bundle/fingerprint.json")
     judge = Judge(bundle=marks["bundle"], policy=marks["policy"])
     with path.open("a") as file:
         for record in run_forks(todo, arm_plan, config.sim, config.policy, folder / "bundle", config.workers):
@@ -147,8 +148,8 @@ def _forks(
 
 def _stamp(bundle: Path, arm_plan: ArmPlan) -> str:
     """Records belong to one bundle and one plan; anything else starts over."""
-    fingerprint = json.loads((bundle / "fingerprint.json").read_text())
-    calibration = json.loads((bundle / "calibration.json").read_text())
+    fingerprint = read_json_object(bundle / "fingerprint.json")
+    calibration = read_json_object(bundle / "calibration.json")
     return json.dumps([fingerprint, calibration, asdict(arm_plan)])
 
 

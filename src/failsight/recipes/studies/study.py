@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from failsight.core.textfiles import read_json_object
 from failsight.episodes.meta import write_text_atomic
 from failsight.evaluation.intervals import Estimate
 from failsight.evaluation.provenance import commit, versions
@@ -61,7 +62,7 @@ class Study:
         wall_s = time.monotonic() - self.began
         path = folder / "summary.json"
         if path.is_file():  # a finished study summarised again keeps the time its work took
-            wall_s = max(wall_s, float(json.loads(path.read_text()).get("wall_s", 0.0)))
+            wall_s = max(wall_s, float(read_json_object(path).get("wall_s", 0.0)))
         summary = {
             "kind": "study",
             "name": self.name,
