@@ -9,9 +9,8 @@ from conftest import LOG_COLUMNS, log_sequences, recurrent_arrays
 from failsight.core.contracts import Context
 from failsight.core.registry import load, resolve
 from failsight.core.types import EpisodeKey, Event, Perturbation, Task
-from failsight.interventions import INTERVENTIONS
-from failsight.interventions.ladder import GateEntry, Ladder
-from failsight.interventions.rungs import Retry, Slow
+from failsight.interventions.arms import ARMS
+from failsight.interventions.gate import GateEntry
 from failsight.labels import LABELERS
 from failsight.monitor.trigger import TriggerRule
 from failsight.policies import POLICIES
@@ -35,7 +34,6 @@ TABLES = {
     "signal": SIGNALS,
     "labeler": LABELERS,
     "predictor": PREDICTORS,
-    "intervention": INTERVENTIONS,
 }
 KEY = EpisodeKey(seed=5, task="stack-red-cube-blue-cube", episode=2, perturbations=Perturbation.parse("sensor_noise:2"))
 OTHER = EpisodeKey(seed=6, task="obstacle-yellow-cylinder-left", episode=0)
@@ -231,14 +229,7 @@ def test_monitor():
     checks.check_monitor(monitor, checks.make_steps(30, 4, 4), task)
 
 
-def make_intervention(name):
-    if name == "ladder":
-        entries = {r: GateEntry(rung=r, triggers=50, rescues=30, harms=1) for r in ("slow", "retry")}
-        return Ladder({"slow": Slow(), "retry": Retry()}, ("slow", "retry"), entries)
-    return resolve("intervention", name, INTERVENTIONS)()
-
-
-@pytest.mark.parametrize("name", INTERVENTIONS)
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if not arm.random])
 def test_interventions(name):
     context = Context(
         step=10,
@@ -249,4 +240,5 @@ def test_interventions(name):
         action_spec=fakes.ACTIONS,
         observation_spec=fakes.OBSERVATIONS,
     )
-    checks.check_intervention(make_intervention(name), context)
+    gate = tuple(GateEntry(rung=r, triggers=50, rescues=30, harms=1) for r in ("slow", "retry"))
+    checks.check_intervention(ARMS[name].make(gate), context)

@@ -9,12 +9,13 @@ from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec, Dimension
 from failsight.core.types import DecisionKind, Risk, Verdict
 from failsight.interventions.fitness import require_robot
+from failsight.interventions.gate import GateEntry
 from failsight.interventions.guard import Guard
-from failsight.interventions.ladder import GateEntry, Ladder
+from failsight.interventions.ladder import Ladder
+from failsight.interventions.placebo import Forced
 from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover
 from failsight.runtime.loop import Loop
 from failsight.testing.fakes import ACTIONS, OBSERVATIONS, PointSim
-from failsight.workflows.forks import Forced
 
 QUIET = Verdict(risk=Risk(p_fail=0.1), threshold=0.5, margin=-0.4, trigger=False, why="")
 ALARM = Verdict(risk=Risk(p_fail=0.9), threshold=0.5, margin=0.4, trigger=True, why="test")

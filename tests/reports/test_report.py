@@ -7,6 +7,7 @@ import pytest
 
 from failsight.core.errors import EpisodeDataError
 from failsight.episodes.images import write_png
+from failsight.interventions.arms import ARMS, arm_words
 from failsight.reports.html import render, write_report
 from failsight.reports.verdict import claims, number
 
@@ -51,6 +52,7 @@ def make_summary():
     arms = {name: arm(name=name) for name in names}
     arms["ladder_auto"] = arm((0.0, -0.02, 0.02), name="ladder_auto")
     arms["ladder"] = arm((0.2, 0.1, 0.3), (0.5, 0.3, 0.7), "ladder")
+    arms["ladder"]["over_placebo"] = e(0.2, 0.05, 0.35)
     condition = {"success": e(0.7, 0.5, 0.9), **dict.fromkeys(types, 1)}
     return {
         "command": "failsight run demo",
@@ -88,7 +90,8 @@ def make_summary():
         "before_onset": e(0.4, 0.3, 0.5),
         "lead_steps": e(50.0, 40.0, 60.0),
         "arms": arms,
-        "ladder_over_placebo": e(0.2, 0.05, 0.35),
+        "arm_words": arm_words(names),
+        "headline": "ladder",
         "gate": [{"rung": "retry", "triggers": 9, "rescues": 1, "harms": 3, "net_low": -0.3, "open": False}],
         "failure_reduction": arms["ladder"]["failure_reduction"],
         "human_minutes_per_hour": 4.0,
@@ -122,8 +125,8 @@ def test_a_good_result_is_shown_and_a_null_result_is_not():
             "... nor by knowing what was disturbed",
         ),
         (lambda s: s["false_alarm_rate"].update(low=0.12), "The promised false-alarm rate is kept"),
-        (lambda s: s["ladder_over_placebo"].update(low=0.0), "The ladder with a person prevents failures"),
-        (lambda s: s.pop("ladder_over_placebo"), "The ladder with a person prevents failures"),
+        (lambda s: s["arms"]["ladder"]["over_placebo"].update(low=0.0), "The ladder with a person prevents failures"),
+        (lambda s: s["arms"]["ladder"].pop("over_placebo"), "The ladder with a person prevents failures"),
         (
             lambda s: s["arms"]["ladder"]["failure_reduction"].update(low=-0.01),
             "The ladder with a person prevents failures",
@@ -141,6 +144,43 @@ def test_each_claim_can_fail(change, title):
     assert shown(summary)[title] or title == "... and collisions"
     change(summary)
     assert not shown(summary)[title]
+
+
+def test_a_report_shows_an_arm_it_never_heard_of(tmp_path):
+    summary = make_summary()
+    summary["arms"]["nudge"] = arm((0.3, 0.2, 0.4), name="nudge")
+    words = {"title": "Nudging helps", "sentence": "a push from the side", "asks": "helps", "order": 99}
+    summary["arm_words"]["nudge"] = {**words, "autonomous": True, "rung": True, "gated": False, "random": False}
+    assert shown(summary)["Nudging helps"]
+    assert "a push from the side" in render(summary, tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in ARMS if name != "none"])
+def test_a_report_does_without_any_arm(name, tmp_path):
+    summary = make_summary()
+    title = summary["arm_words"].pop(name)["title"]
+    del summary["arms"][name]
+    result = claims(summary)
+    assert title not in {claim.title for claim in result}
+    assert summary["headline"] in summary["arms"] or name == summary["headline"]
+    assert "<svg" in render(summary, tmp_path)
+    if name == "placebo":
+        summary["arms"]["ladder"].pop("over_placebo")
+        ladder = next(c for c in claims(summary) if c.title == "The ladder with a person prevents failures")
+        assert not ladder.shown
+        assert "No placebo was run" in ladder.sentence
+
+
+def test_a_summary_from_before_words_travelled_still_renders(tmp_path):
+    summary = make_summary()
+    for key in ("arm_words", "headline"):
+        del summary[key]
+    summary["arms"]["slow"] = arm((0.3, 0.2, 0.4), name="slow")
+    result = shown(summary)
+    assert result["slow helps"]
+    assert not result["retry helps"]
+    assert "none helps" not in result
+    assert "ladder auto" in render(summary, tmp_path)
 
 
 def test_numbers_without_data_say_so():

@@ -69,7 +69,7 @@ def test_a_policy_that_breaks_is_left_out_of_the_pairs_and_a_person_is_not_blame
     assert guard_counts(tmp_path)["none"]["latched"] == 1
     assert guard_counts(tmp_path)["takeover"]["latched"] == 0
     assert paired([record], "takeover") == ([], [])
-    assert {entry.rung: entry.triggers for entry in gate_from([record])}["takeover"] == 0
+    assert {entry.rung: entry.triggers for entry in gate_from([record], ("takeover",))}["takeover"] == 0
 
 
 def test_two_arms_are_paired_where_neither_errored():

@@ -31,7 +31,7 @@ def point(monkeypatch):
             "make_bench",
             lambda sim, policy, *_: Bench(fakes.PointSim(), fakes.PointPolicy()),
         )
-    monkeypatch.setattr(arms, "make_operator", lambda sim: None)
+    monkeypatch.setattr(arms, "find_operator", lambda sim: None)
     monkeypatch.setattr(collecting, "make_policy", lambda name: fakes.PointPolicy())
     monkeypatch.setattr(collecting, "make_sim", lambda name: fakes.PointSim())
 

@@ -84,7 +84,8 @@ def collect(
         note: free text kept with the run.
         resume: finish an interrupted run.
         monitor: bundle that judges every tick; its verdicts are stored with the run.
-        arm: what acts on its alarms: slow, retry, takeover or safe_stop (default: nothing, it only watches).
+        arm: what acts on its alarms: slow, retry, takeover, safe_stop or package.module:Class (default: nothing, it only
+            watches).
     """
     from failsight.core.types import Outcome
     from failsight.episodes.meta import EpisodeMeta

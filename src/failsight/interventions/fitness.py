@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec, ObservationSpec
 
 
@@ -19,3 +20,12 @@ def require_robot(intervention: object, actions: ActionSpec, observations: Obser
     """Refuse an intervention that cannot work on a robot. Raises SpecMismatchError."""
     if isinstance(intervention, NeedsRobot):
         intervention.require_robot(actions, observations)
+
+
+def misfit(intervention: object, actions: ActionSpec, observations: ObservationSpec) -> SpecMismatchError | None:
+    """Why an intervention cannot work on a robot; None when it can."""
+    try:
+        require_robot(intervention, actions, observations)
+    except SpecMismatchError as error:
+        return error
+    return None

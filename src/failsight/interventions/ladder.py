@@ -8,49 +8,13 @@ the last rung that acts; without one the ladder only watches.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
 
 from failsight.core.contracts import Context, Intervention
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.timing import steps_in
 from failsight.core.types import CONTINUE, Decision, Verdict
 from failsight.interventions.fitness import require_robot
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateEntry:
-    """What forks showed about one rung."""
-
-    rung: str
-    triggers: int
-    rescues: int
-    """Failed without, succeeded with."""
-    harms: int
-    """Succeeded without, did not succeed with."""
-
-    @property
-    def net(self) -> float:
-        """Rescues minus harms per trigger; NaN without triggers."""
-        return (self.rescues - self.harms) / self.triggers if self.triggers else float("nan")
-
-    @property
-    def net_low(self) -> float:
-        """One-sided 95 % lower bound of the net benefit.
-
-        The paired difference of each fork is +1, 0 or -1; Hoeffding would be too wide, so the bound is that of a
-        normal mean with one pseudo-harm and one pseudo-rescue added (Agresti-Min for paired proportions).
-        """
-        n = self.triggers + 2
-        up, down = (self.rescues + 1) / n, (self.harms + 1) / n
-        deviation = np.sqrt(max(up + down - (up - down) ** 2, 0.0) / n)
-        return float(up - down - 1.645 * deviation)
-
-    @property
-    def open(self) -> bool:
-        """Whether the rung may act."""
-        return self.triggers > 0 and self.net_low > 0
+from failsight.interventions.gate import GateEntry
 
 
 class Ladder:

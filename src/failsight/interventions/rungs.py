@@ -14,6 +14,17 @@ _APART_S = 0.2
 """Between two points of a robot's own path that it visits on its way back."""
 
 
+class Watch:
+    """Do nothing, whatever the verdict."""
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def propose(self, verdict: Verdict, context: Context) -> Decision:
+        """Go on."""
+        return CONTINUE
+
+
 class SafeStop:
     """Stop the episode at the trigger. Not a success: a stopped task is not done."""
 

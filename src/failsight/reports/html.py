@@ -14,19 +14,9 @@ from failsight.core.errors import EpisodeDataError
 from failsight.core.textfiles import read_json_object
 from failsight.episodes.meta import write_text_atomic
 from failsight.reports import detectors, figures, studies
+from failsight.reports.arm_words import arm_words
 from failsight.reports.verdict import claims, number
 
-ARM_ORDER = ("none", "safe_stop", "slow", "retry", "placebo", "takeover", "ladder_auto", "ladder")
-ARM_MEANING = {
-    "none": "the policy alone",
-    "safe_stop": "stop at the trigger (never a success)",
-    "slow": "half speed along the policy's path",
-    "retry": "back up, keep the grip if holding, try again",
-    "placebo": "the same retry at random moments of equal rate",
-    "takeover": "a person (here: the scripted expert) finishes the task",
-    "ladder_auto": "rungs that earned their place, no person",
-    "ladder": "rungs that earned their place, then a person",
-}
 ROWS = ("recurrent", "salus_mlp", "clock", "task_prior", "condition_prior", "permuted")
 ROW_MEANING = {
     "recurrent": "recurrent ensemble, hidden state + signals (default)",
@@ -88,17 +78,17 @@ def render(summary: Mapping[str, Any], pictures: Path) -> str:
         loader=jinja2.PackageLoader("failsight.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = number
+    words = arm_words(summary)
     return environment.get_template("report.html").render(
         s=summary,
         claims=claims(summary),
-        arm_order=[name for name in ARM_ORDER if name in summary["arms"]],
-        arm_meaning=ARM_MEANING,
+        arm_words=words,
         rows=[name for name in ROWS if name == "recurrent" or name in summary["detection"]["auc_50"]],
         row_meaning=ROW_MEANING,
         types=_types(index, pictures),
         cases=[_case(case, index["threshold"], pictures) for case in index["cases"]],
         figure_types=figures.failure_types(summary["failure_types"]),
-        figure_arms=figures.arms(summary["arms"], [n for n in ARM_ORDER if n in summary["arms"] and n != "none"]),
+        figure_arms=figures.arms(summary["arms"], [key for key in words if key != "none"]),
         figure_reliability=figures.reliability(summary["detection"]["reliability_25"]),
     )
 

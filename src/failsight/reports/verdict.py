@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from failsight.evaluation.claims import is_shown
+from failsight.reports.arm_words import arm_words, name_of, placebos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +26,7 @@ def claims(summary: Mapping[str, Any]) -> list[Claim]:
         _within_task(summary),
         *_within_perturbation(summary),
         _false_alarms(summary),
-        *(_arm(summary, name) for name in ("slow", "retry")),
-        _ladder(summary),
-        _collisions(summary),
-        _autonomous(summary),
+        *_arms(summary),
         _pairing(summary),
     ]
 
@@ -94,56 +92,74 @@ def _false_alarms(summary: Mapping[str, Any]) -> Claim:
     )
 
 
-_ARM_WORDS = {
-    "slow": "Going slower at the alarm helps",
-    "retry": "Backing up and trying again at the alarm helps",
-}
+def _arms(summary: Mapping[str, Any]) -> list[Claim]:
+    """What every arm claims, in the summary's own words: nothing here knows an arm by name."""
+    asked = {"helps": _helps, "prevents": _prevents, "harmless": _harmless}
+    words = arm_words(summary)
+    return [claim for key, row in words.items() if row["asks"] in asked for claim in asked[row["asks"]](summary, key)]
 
 
-def _arm(summary: Mapping[str, Any], name: str) -> Claim:
-    arm = summary["arms"][name]
-    return Claim(
-        title=_ARM_WORDS[name],
-        shown=_above(arm["success_change"], 0.0),
-        sentence=f"Success changes by {number(arm['success_change'], percent=True)}: {number(arm['rescue_rate'], percent=True)} "
-        f"of failing episodes rescued, {number(arm['harm_rate'], percent=True)} of succeeding ones harmed.",
-    )
+def _helps(summary: Mapping[str, Any], key: str) -> list[Claim]:
+    arm = summary["arms"][key]
+    return [
+        Claim(
+            title=arm_words(summary)[key]["title"],
+            shown=_above(arm["success_change"]),
+            sentence=f"Success changes by {number(arm['success_change'], percent=True)}: {number(arm['rescue_rate'], percent=True)} "
+            f"of failing episodes rescued, {number(arm['harm_rate'], percent=True)} of succeeding ones harmed.",
+        )
+    ]
 
 
-def _ladder(summary: Mapping[str, Any]) -> Claim:
-    arm, placebo = summary["arms"]["ladder"], summary["arms"]["placebo"]
-    gap = summary.get("ladder_over_placebo")
-    ahead = f"the ladder is ahead of it by {number(gap, percent=True)}, paired" if gap else "not compared in pairs"
-    return Claim(
-        title="The ladder with a person prevents failures",
+def _prevents(summary: Mapping[str, Any], key: str) -> list[Claim]:
+    arm, gap = summary["arms"][key], summary["arms"][key].get("over_placebo")
+    prevented = Claim(
+        title=arm_words(summary)[key]["title"],
         shown=gap is not None and _above(arm["failure_reduction"]) and _above(gap),
         sentence=f"{number(arm['failure_reduction'], percent=True)} fewer failures than doing nothing "
         f"(exact McNemar p = {arm['mcnemar_p']:.2g}); rescue rate {number(arm['rescue_rate'], percent=True)}, harm "
         f"{number(arm['harm_rate'], percent=True)}, at {arm['human_minutes_per_hour']:.0f} minutes of a person's time per "
-        f"hour. The same retry at random moments changes success by {number(placebo['success_change'], percent=True)}; {ahead}.",
+        f"hour. {_beside_placebo(summary, key)}",
     )
+    return [prevented, _collisions(summary, key)]
 
 
-def _collisions(summary: Mapping[str, Any]) -> Claim:
-    arm, none = summary["arms"]["ladder"], summary["arms"]["none"]
+def _beside_placebo(summary: Mapping[str, Any], key: str) -> str:
+    """How an arm compares with the placebo, in pairs; says so where there is none."""
+    words, arms = arm_words(summary), summary["arms"]
+    found = placebos(words)
+    if not found:
+        return "No placebo was run, so nothing says that the moment of the alarm mattered."
+    gap, sentence = arms[key].get("over_placebo"), words[found[0]]["sentence"] or name_of(found[0])
+    ahead = f"{name_of(key)} is ahead of it by {number(gap, percent=True)}, paired" if gap else "not compared in pairs"
+    changed = number(arms[found[0]]["success_change"], percent=True)
+    return f"{sentence[:1].upper()}{sentence[1:]} changes success by {changed}; {ahead}."
+
+
+def _collisions(summary: Mapping[str, Any], key: str) -> Claim:
+    arm = summary["arms"][key]
+    without = summary["arms"].get("none", {}).get("collision_rate")
     return Claim(
         title="... and collisions",
-        shown=_above(arm["collision_reduction"], 0.0),
-        sentence=f"Collision rate {number(none['collision_rate'], percent=True)} without, "
-        f"{number(arm['collision_rate'], percent=True)} with the ladder: {number(arm['collision_reduction'], percent=True)} fewer.",
+        shown=_above(arm["collision_reduction"]),
+        sentence=f"Collision rate {number(without, percent=True) if without else 'not known'} without, "
+        f"{number(arm['collision_rate'], percent=True)} with {name_of(key)}: "
+        f"{number(arm['collision_reduction'], percent=True)} fewer.",
     )
 
 
-def _autonomous(summary: Mapping[str, Any]) -> Claim:
-    arm = summary["arms"]["ladder_auto"]
-    opened = [g["rung"] for g in summary["gate"] if g["open"] and g["rung"] != "takeover"]
+def _harmless(summary: Mapping[str, Any], key: str) -> list[Claim]:
+    arm, words = summary["arms"][key], arm_words(summary)
+    opened = [g["rung"] for g in summary["gate"] if g["open"] and words.get(g["rung"], {}).get("autonomous", True)]
     rungs = f"open rungs: {', '.join(opened)}" if opened else "no autonomous rung earned its place, so it only watched"
     low = arm["success_change"]["low"]
-    return Claim(
-        title="Without a person the ladder does no harm",
-        shown=low is not None and low > -0.05,
-        sentence=f"Success changes by {number(arm['success_change'], percent=True)} ({rungs}).",
-    )
+    return [
+        Claim(
+            title=words[key]["title"],
+            shown=low is not None and low > -0.05,
+            sentence=f"Success changes by {number(arm['success_change'], percent=True)} ({rungs}).",
+        )
+    ]
 
 
 def _pairing(summary: Mapping[str, Any]) -> Claim:

@@ -7,19 +7,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.core.errors import FailsightError
 from failsight.core.types import EpisodeKey, Outcome
 from failsight.episodes.meta import EpisodeMeta, RunMeta
 from failsight.episodes.run import Run
 from failsight.episodes.verdicts import read_verdicts
 from failsight.evaluation.provenance import versions
 from failsight.evaluation.scoring import replay
+from failsight.interventions.arms import find_arm
 from failsight.labels.table import label_run
 from failsight.monitor.bundle import load_monitor, save_adapted
 from failsight.runtime.bench import Bench
 from failsight.runtime.collect import collect, committed, tensor_shapes
-from failsight.workflows.forks import RUNGS, fork_bench
-from failsight.workflows.wiring import make_bench, make_labeler, make_policy, make_sim
+from failsight.workflows.forks import fork_bench
+from failsight.workflows.wiring import find_operator, make_bench, make_labeler, make_policy, make_sim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class CollectOptions:
     monitor: Path | None = None
     """Bundle that judges every tick; None: nobody does."""
     arm: str = ""
-    """What acts on its alarms (slow, retry, takeover, safe_stop); empty: nothing does."""
+    """What acts on its alarms: an arm that needs no gate, or `package.module:Attribute`; empty: nothing does."""
 
 
 def collect_run(
@@ -51,8 +52,7 @@ def collect_run(
     policy, sim = make_policy(options.policy), make_sim(options.sim)
     if options.arm and options.monitor is None:
         raise FailsightError(f"Arm {options.arm} acts on alarms; say whose with --monitor BUNDLE.")
-    if options.arm and options.arm not in RUNGS:
-        raise UnknownNameError("arm", options.arm, RUNGS)
+    require_live(options)
     bundle = "" if options.monitor is None else load_monitor(options.monitor, policy).fingerprint
     meta = RunMeta(
         action_spec=policy.action_spec,
@@ -88,8 +88,20 @@ def _bench(options: CollectOptions) -> Bench:
         return make_bench(options.sim, options.policy)
     bench = fork_bench(options.sim, options.policy, options.monitor)
     if options.arm:
-        bench = replace(bench, intervention=RUNGS[options.arm]())
+        bench = replace(bench, intervention=find_arm(options.arm).make(()))
     return bench
+
+
+def require_live(options: CollectOptions) -> None:
+    """Refuse an arm that cannot act on the alarms of a single run. Raises UnknownNameError, FailsightError."""
+    if not options.arm:
+        return
+    arm = find_arm(options.arm)
+    if arm.gated or arm.random:
+        lacking = "forks that open its rungs" if arm.gated else "a random moment instead of an alarm"
+        raise FailsightError(f"Arm {arm.key} needs {lacking}; leave it to: failsight run interventions")
+    if not arm.autonomous and find_operator(options.sim) is None:
+        raise FailsightError(f"Arm {arm.key} calls a person; {options.sim} has no operator who could come.")
 
 
 def learn_from(run: Run, bundle: Path) -> None:

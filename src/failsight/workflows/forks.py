@@ -6,41 +6,26 @@ there. The placebo does the retry at a moment drawn from the alarms' own distrib
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from failsight.core.contracts import Context, Intervention
-from failsight.core.errors import UnknownNameError
 from failsight.core.harm import CollisionRule
 from failsight.core.rng import keyed_rng
-from failsight.core.specs import ActionSpec, ObservationSpec
-from failsight.core.types import Decision, DecisionKind, EpisodeKey, Outcome, Verdict
+from failsight.core.types import DecisionKind, EpisodeKey, Outcome
 from failsight.episodes.verdicts import VerdictRow
 from failsight.evaluation.paired import PairedEpisode
-from failsight.interventions.fitness import require_robot
-from failsight.interventions.ladder import GateEntry, Ladder
-from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover
+from failsight.interventions.arms import NONE, find_arm
+from failsight.interventions.gate import GateEntry, gate_entry
 from failsight.monitor.bundle import load_monitor
 from failsight.runtime.bench import Bench
 from failsight.runtime.loop import Loop
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import ErrorStreak
 from failsight.runtime.trace import Snapshot, Trace
-from failsight.workflows.wiring import make_bench, make_operator
-
-RUNGS: Mapping[str, Callable[[], Intervention]] = {
-    "slow": Slow,
-    "retry": Retry,
-    "takeover": Takeover,
-    "safe_stop": SafeStop,
-}
-AUTONOMOUS = ("slow", "retry")
-LADDER_ORDER = (*AUTONOMOUS, "takeover")
-LADDERS: Mapping[str, tuple[str, ...]] = {"ladder": LADDER_ORDER, "ladder_auto": AUTONOMOUS}
-ARMS = ("placebo", *RUNGS, *LADDERS)
+from failsight.workflows.wiring import find_operator, make_bench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +39,7 @@ class ArmPlan:
 
     def __post_init__(self) -> None:
         for name in self.arms:
-            require_arm(name)
-
-
-def require_arm(name: str) -> None:
-    """Raises UnknownNameError with the nearest arms."""
-    if name not in ARMS:
-        raise UnknownNameError("arm", name, ARMS)
+            find_arm(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,41 +58,6 @@ class ForkRecord:
     """What was judged, decided and guarded, by arm (`none` too); stored apart from the record."""
 
 
-class Forced:
-    """Runs an intervention as if the trigger were on at its first tick only: the placebo."""
-
-    def __init__(self, inner: Intervention) -> None:
-        self._inner = inner
-        self.reset()
-
-    def require_robot(self, actions: ActionSpec, observations: ObservationSpec) -> None:
-        """What the inner one needs."""
-        require_robot(self._inner, actions, observations)
-
-    def reset(self) -> None:
-        """Not fired yet."""
-        self._inner.reset()
-        self._fired = False
-
-    def propose(self, verdict: Verdict, context: Context) -> Decision:
-        """The inner decision for a verdict without the real trigger."""
-        fake = replace(verdict, trigger=not self._fired, why="random moment (placebo)")
-        self._fired = True
-        return self._inner.propose(fake, context)
-
-
-def make_arm(name: str, gate: Sequence[GateEntry]) -> Intervention:
-    """A fresh intervention for an arm name. Raises UnknownNameError with the nearest ones."""
-    require_arm(name)
-    if name == "placebo":
-        return Forced(Retry())
-    if name in RUNGS:
-        return RUNGS[name]()
-    order = LADDERS[name]
-    entries = {entry.rung: entry for entry in gate}
-    return Ladder({rung: RUNGS[rung]() for rung in order}, order, entries)
-
-
 def fork_episode(plan: ArmPlan, bench: Bench, key: EpisodeKey) -> ForkRecord:
     """Run one keyed episode and all its arms."""
     loop = bench.loop()
@@ -121,11 +65,12 @@ def fork_episode(plan: ArmPlan, bench: Bench, key: EpisodeKey) -> ForkRecord:
     at_trigger, at_placebo = _run_base(loop, key, placebo)
     base, trigger_step = loop.trace, loop.trace.trigger_step
     arms: dict[str, PairedEpisode] = {}
-    rows = {"none": tuple(base.rows)}
+    rows = {NONE: tuple(base.rows)}
     for name in plan.arms:
-        snapshot = at_placebo if name == "placebo" else at_trigger
+        arm = find_arm(name)
+        snapshot = at_placebo if arm.random else at_trigger
         if snapshot is not None:
-            loop.resume(snapshot, make_arm(name, plan.gate))
+            loop.resume(snapshot, arm.make(plan.gate))
             arms[name], rows[name] = summarise(key, loop.trace, True), tuple(loop.trace.rows)
     again = loop.resume(at_trigger, None) if at_trigger is not None else None
     return ForkRecord(
@@ -183,7 +128,7 @@ def fork_bench(sim: str, policy: str, bundle: Path) -> Bench:
     """A worker's simulator, policy, monitor (which learns nothing: equal keys give equal episodes) and operator."""
     bench = make_bench(sim, policy)
     monitor = load_monitor(bundle, bench.policy, learns=False)
-    return replace(bench, monitor=monitor, operator=make_operator(sim))
+    return replace(bench, monitor=monitor, operator=find_operator(sim))
 
 
 def run_forks(
@@ -197,26 +142,17 @@ def run_forks(
         streak.saw(record.none.outcome, record.error)
 
 
-def gate_from(records: Sequence[ForkRecord]) -> tuple[GateEntry, ...]:
-    """What the forks of development episodes say about every rung."""
+def gate_from(records: Sequence[ForkRecord], rungs: Sequence[str]) -> tuple[GateEntry, ...]:
+    """What the forks of development episodes say about every rung, in their order."""
     entries = []
-    for rung in LADDER_ORDER:
-        rows = [r for r in records if rung in r.arms and _whole(r, rung)]
-        failed = [r.none.outcome != Outcome.SUCCESS for r in rows]
-        good = [r.arms[rung].outcome == Outcome.SUCCESS for r in rows]
-        entries.append(
-            GateEntry(
-                rung=rung,
-                triggers=len(rows),
-                rescues=sum(f and g for f, g in zip(failed, good, strict=True)),
-                harms=sum(not f and not g for f, g in zip(failed, good, strict=True)),
-            )
-        )
+    for rung in rungs:
+        forks = [(r.none.outcome, r.arms[rung].outcome) for r in records if rung in r.arms and _whole(r, rung)]
+        entries.append(gate_entry(rung, [(a == Outcome.SUCCESS, b == Outcome.SUCCESS) for a, b in forks]))
     return tuple(entries)
 
 
 def paired(
-    records: Sequence[ForkRecord], arm: str, against: str = "none"
+    records: Sequence[ForkRecord], arm: str, against: str = NONE
 ) -> tuple[list[PairedEpisode], list[PairedEpisode]]:
     """Another arm (doing nothing) and the arm on every episode; an arm that never fired did nothing there.
 
@@ -224,14 +160,14 @@ def paired(
 
     Raises UnknownNameError for an arm that does not exist, which would differ from nothing nowhere.
     """
-    for name in {arm, against} - {"none"}:
-        require_arm(name)
+    for name in (arm, against):
+        find_arm(name)
     whole = [r for r in records if _whole(r, arm) and _whole(r, against)]
     return [_under(r, against) for r in whole], [_under(r, arm) for r in whole]
 
 
 def _under(record: ForkRecord, arm: str) -> PairedEpisode:
-    return record.arms.get(arm, record.none if arm == "none" else replace(record.none, triggered=False))
+    return record.arms.get(arm, record.none if arm == NONE else replace(record.none, triggered=False))
 
 
 def _whole(record: ForkRecord, arm: str) -> bool:

@@ -56,6 +56,11 @@ def make_operator(sim: str) -> Operator:
     return operator
 
 
+def find_operator(sim: str) -> Operator | None:
+    """The person of a simulator, None where it has none."""
+    return make_operator(sim) if sim in OPERATORS else None
+
+
 def make_bench(sim: str, policy: str) -> Bench:
     """Simulator and policy of one worker process."""
     return Bench(make_sim(sim), make_policy(policy))

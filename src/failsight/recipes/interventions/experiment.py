@@ -25,6 +25,8 @@ from failsight.episodes.meta import EpisodeMeta, write_text_atomic
 from failsight.episodes.run import Run
 from failsight.episodes.verdicts import Judge
 from failsight.evaluation.paired import PairedEpisode
+from failsight.interventions.arms import ARMS, NONE
+from failsight.interventions.gate import GateEntry
 from failsight.sims.tabletop.plan import all_tasks, plan
 from failsight.workflows.collect import CollectOptions, collect_run
 from failsight.workflows.fit_run import FitOptions, Fitted, fit_run
@@ -32,8 +34,8 @@ from failsight.workflows.fork_verdicts import keep_verdicts
 from failsight.workflows.forks import ArmPlan, ForkRecord, gate_from, run_forks
 from failsight.workflows.progress import Reporter
 
-GATE_ARMS = ("slow", "retry", "takeover")
-TEST_ARMS = ("safe_stop", "slow", "retry", "placebo", "takeover", "ladder_auto", "ladder")
+GATE_ARMS = tuple(arm.key for arm in ARMS.values() if arm.rung)
+TEST_ARMS = tuple(name for name in ARMS if name != NONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class ExperimentResult:
     test_run: Run
     fitted: Fitted
     gate: list[ForkRecord]
+    entries: tuple[GateEntry, ...]
     arms: list[ForkRecord]
     bundle: Path
 
@@ -76,7 +79,7 @@ def run_experiment(config: ExperimentConfig, folder: Path, reporter: Reporter) -
     reporter.stage("3/5  fork development episodes: which rungs help?")
     gate_plan = ArmPlan(arms=GATE_ARMS)
     gate = _forks(folder, "gate", config, config.seed + 1, config.gate_trials, gate_plan, reporter)
-    entries = gate_from(gate)
+    entries = gate_from(gate, GATE_ARMS)
     for entry in entries:
         state = "open" if entry.open else "shut"
         reporter.note(
@@ -94,6 +97,7 @@ def run_experiment(config: ExperimentConfig, folder: Path, reporter: Reporter) -
         test_run=test_run,
         fitted=fitted,
         gate=gate,
+        entries=entries,
         arms=arms,
         bundle=folder / "bundle",
     )

@@ -10,11 +10,13 @@ from typing import Any
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Outcome
 from failsight.episodes.images import write_png
+from failsight.interventions.arms import find_arm, find_arms
 from failsight.labels.table import read_labels
-from failsight.recipes.interventions.experiment import ExperimentResult
+from failsight.recipes.interventions.experiment import TEST_ARMS, ExperimentResult
+from failsight.recipes.interventions.summary import headline_of
 from failsight.runtime.bench import Bench
 from failsight.workflows.films import film, strip
-from failsight.workflows.forks import ForkRecord, fork_bench, gate_from, make_arm
+from failsight.workflows.forks import ForkRecord, fork_bench
 
 _EXAMPLES = 3
 
@@ -25,7 +27,7 @@ def picture_experiment(result: ExperimentResult, folder: Path) -> None:
     bench = fork_bench(result.config.sim, result.config.policy, result.bundle)
     threshold = result.fitted.calibrations["recurrent"].threshold
     index: dict[str, Any] = {"types": _type_examples(bench, result, folder), "cases": [], "threshold": threshold}
-    for label, record, arm in interesting(result.arms):
+    for label, record, arm in interesting(result.arms, worth_filming(TEST_ARMS)):
         index["cases"].append(_case(bench, result, folder, label, record, arm))
     (folder / "pictures.json").write_text(json.dumps(index, indent=1))
     bench.sim.close()
@@ -58,11 +60,17 @@ def _type_examples(bench: Bench, result: ExperimentResult, folder: Path) -> dict
     return examples
 
 
-def interesting(records: Sequence[ForkRecord]) -> list[tuple[str, ForkRecord, str]]:
-    """A rescued, a lost and a harmed episode: of the ladder where it acted, else of takeover or retry."""
+def worth_filming(names: Sequence[str]) -> list[str]:
+    """The arm of the headline, then rungs from the strongest to the mildest."""
+    rungs = [arm.key for arm in find_arms(names) if arm.rung]
+    return list(dict.fromkeys([headline_of(names), *rungs[::-1]]))
+
+
+def interesting(records: Sequence[ForkRecord], arms: Sequence[str]) -> list[tuple[str, ForkRecord, str]]:
+    """A rescued, a lost and a harmed episode, each of the first arm that has one."""
     found = []
     for label, before, after in (("rescued", False, True), ("lost", False, False), ("harmed", True, False)):
-        for arm in ("ladder", "takeover", "retry", "slow"):
+        for arm in arms:
             hits = [
                 r
                 for r in records
@@ -81,8 +89,8 @@ def interesting(records: Sequence[ForkRecord]) -> list[tuple[str, ForkRecord, st
 def _case(
     bench: Bench, result: ExperimentResult, folder: Path, label: str, record: ForkRecord, arm: str
 ) -> dict[str, Any]:
-    gate = gate_from(result.gate)
-    none, acted = film(bench, record.key, None), film(bench, record.key, make_arm(arm, gate))
+    none = film(bench, record.key, None)
+    acted = film(bench, record.key, find_arm(arm).make(result.entries))
     case: dict[str, Any] = {"label": label, "arm": arm, "task": record.key.task, "condition": record.key.condition}
     for name, shot in (("none", none), ("arm_film", acted)):
         file = f"case-{label}-{name.split('_')[0]}.png"

@@ -22,6 +22,7 @@ from failsight.evaluation.paired import compare, success_gap
 from failsight.evaluation.provenance import commit, versions
 from failsight.evaluation.run_claims import Group, constant_rows, precision_table, run_claim
 from failsight.evaluation.scoring import score_all
+from failsight.interventions.arms import NONE, arm_words, find_arms
 from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
 from failsight.predictors.baselines import group_rates
@@ -29,7 +30,7 @@ from failsight.predictors.dataset import LabelledSequence, build_sequences
 from failsight.recipes.interventions.experiment import TEST_ARMS, ExperimentResult
 from failsight.workflows.fit_run import DEFAULT
 from failsight.workflows.fork_verdicts import guard_counts
-from failsight.workflows.forks import aa_flips, gate_from, paired
+from failsight.workflows.forks import ForkRecord, aa_flips, paired
 
 SHARES = {"25": 0.25, "50": 0.50}
 """Elapsed time at which detection is judged, as share of the declared horizon."""
@@ -45,8 +46,8 @@ def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) 
         for name, predictor in result.fitted.predictors.items()
     }
     default = scored[DEFAULT]
-    arms = {name: compare(name, *paired(result.arms, name), rate).as_dict() for name in ("none", *TEST_ARMS)}
-    placebo, ladder = paired(result.arms, "ladder", against="placebo")
+    names = (NONE, *TEST_ARMS)
+    arms, headline = arm_rows(result.arms, names, rate), headline_of(names)
     flips, forks = aa_flips(result.arms)
     calibration = result.fitted.calibrations[DEFAULT]
     return {
@@ -79,17 +80,33 @@ def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) 
         "before_onset": detection.before_onset(default).as_dict(),
         "lead_steps": detection.lead_steps(default).as_dict(),
         "arms": arms,
-        "ladder_over_placebo": success_gap("ladder over placebo", ladder, placebo).as_dict(),
-        "gate": [
-            {**asdict(entry), "net": entry.net, "net_low": entry.net_low, "open": entry.open}
-            for entry in gate_from(result.gate)
-        ],
-        "failure_reduction": arms["ladder"]["failure_reduction"],
-        "human_minutes_per_hour": arms["ladder"]["human_minutes_per_hour"],
+        "arm_words": arm_words(names),
+        "gate": [entry.as_dict() for entry in result.entries],
+        "headline": headline,
+        "failure_reduction": arms[headline]["failure_reduction"],
+        "human_minutes_per_hour": arms[headline]["human_minutes_per_hour"],
         "aa_flips": {"flips": flips, "forks": forks},
         "guard": guard_counts(result.bundle.parent / "arms_verdicts"),
         "monitor": monitor_latency(result.test_run, result.bundle),
     }
+
+
+def arm_rows(records: Sequence[ForkRecord], names: Sequence[str], rate_hz: float) -> dict[str, dict[str, Any]]:
+    """Figures of every arm; against doing nothing, and in pairs against the placebo where one was run."""
+    arms = find_arms(names)
+    rows = {arm.key: compare(arm.key, *paired(records, arm.key), rate_hz).as_dict() for arm in arms}
+    placebo = next((arm.key for arm in arms if arm.random), None)
+    for arm in arms if placebo else ():
+        if arm.key != NONE and not arm.random:
+            without, with_arm = paired(records, arm.key, against=str(placebo))
+            rows[arm.key]["over_placebo"] = success_gap(f"{arm.key} over {placebo}", with_arm, without).as_dict()
+    return rows
+
+
+def headline_of(names: Sequence[str]) -> str:
+    """The arm the headline is about: the last ladder, else the last arm that acts at the alarm, else doing nothing."""
+    acting = [arm for arm in find_arms(names) if not arm.random]
+    return ([arm for arm in acting if arm.gated] or acting)[-1].key
 
 
 def _detection(

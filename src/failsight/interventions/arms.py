@@ -1,0 +1,159 @@
+"""The table of arms: every way to run the same episodes, and the words a report uses of it.
+
+Adding an intervention takes its class and a row here. The order is that of every list and figure; rungs come mildest
+first. The words travel in `summary.json`, so that a report shows arms it has never heard of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from inspect import getdoc
+from typing import Any, Literal
+
+from failsight.core.contracts import Intervention
+from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.core.registry import load
+from failsight.interventions.gate import GateEntry
+from failsight.interventions.ladder import Ladder
+from failsight.interventions.placebo import Forced
+from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover, Watch
+
+Gate = Sequence[GateEntry]
+Asks = Literal["", "helps", "prevents", "harmless"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One way to run an episode from its trigger on."""
+
+    key: str
+    title: str
+    """The claim it makes; a verdict says whether that is shown."""
+    sentence: str
+    """What it does."""
+    asks: Asks = "helps"
+    """When the claim is shown: more successes; fewer failures than without, beyond a placebo; no harm; "": no claim."""
+    autonomous: bool = True
+    """It needs no person; False: it is left out where nobody can take over."""
+    rung: bool = False
+    """Forks decide whether it may act on a ladder."""
+    gated: bool = False
+    """It climbs the rungs that its gate has opened."""
+    random: bool = False
+    """It acts at a random moment instead of the trigger."""
+    make: Callable[[Gate], Intervention]
+    """A fresh intervention; only a gated arm looks at the gate."""
+
+
+def _ladder(gate: Gate, autonomous: bool) -> Ladder:
+    """Over the gate's rungs in their order; `autonomous`: without those that call a person."""
+    arms = [arm for entry in gate if (arm := find_arm(entry.rung)).autonomous or not autonomous]
+    entries = {entry.rung: entry for entry in gate}
+    return Ladder({arm.key: arm.make(()) for arm in arms}, [arm.key for arm in arms], entries)
+
+
+NONE = "none"
+"""Doing nothing: what every arm is compared with."""
+_ROWS = (
+    Arm(
+        key=NONE,
+        title="Doing nothing",
+        sentence="the policy alone",
+        asks="",
+        make=lambda gate: Watch(),
+    ),
+    Arm(
+        key="safe_stop",
+        title="Stopping at the alarm",
+        sentence="stop at the trigger (never a success)",
+        asks="",
+        make=lambda gate: SafeStop(),
+    ),
+    Arm(
+        key="slow",
+        title="Going slower at the alarm helps",
+        sentence="half speed along the policy's path",
+        rung=True,
+        make=lambda gate: Slow(),
+    ),
+    Arm(
+        key="retry",
+        title="Backing up and trying again at the alarm helps",
+        sentence="back up, keep the grip if holding, try again",
+        rung=True,
+        make=lambda gate: Retry(),
+    ),
+    Arm(
+        key="placebo",
+        title="The same at random moments",
+        sentence="the same retry (half speed, where the robot cannot back up) at random moments of equal rate",
+        asks="",
+        random=True,
+        make=lambda gate: Forced(Retry(), Slow()),
+    ),
+    Arm(
+        key="takeover",
+        title="Calling a person at the alarm",
+        sentence="a person (here: the scripted expert) finishes the task",
+        asks="",
+        autonomous=False,
+        rung=True,
+        make=lambda gate: Takeover(),
+    ),
+    Arm(
+        key="ladder_auto",
+        title="Without a person the ladder does no harm",
+        sentence="rungs that earned their place, no person",
+        asks="harmless",
+        gated=True,
+        make=lambda gate: _ladder(gate, autonomous=True),
+    ),
+    Arm(
+        key="ladder",
+        title="The ladder with a person prevents failures",
+        sentence="rungs that earned their place, then a person",
+        asks="prevents",
+        autonomous=False,
+        gated=True,
+        make=lambda gate: _ladder(gate, autonomous=False),
+    ),
+)
+ARMS: Mapping[str, Arm] = {arm.key: arm for arm in _ROWS}
+_WORDS = ("title", "sentence", "asks", "autonomous", "rung", "gated", "random")
+
+
+def find_arm(name: str) -> Arm:
+    """A row of the table, or `package.module:Attribute`: an Arm, or an intervention that takes no arguments.
+
+    Raises UnknownNameError with the nearest names, FailsightError when the attribute is neither.
+    """
+    if name in ARMS:
+        return ARMS[name]
+    if ":" not in name:
+        raise UnknownNameError("arm", name, ARMS)
+    return _foreign(name, load(name))
+
+
+def _foreign(name: str, found: Any) -> Arm:
+    if isinstance(found, Arm):
+        return replace(found, key=name)
+    if not callable(getattr(found, "propose", None)) or not callable(getattr(found, "reset", None)):
+        raise FailsightError(f"{name} is neither an Arm nor an intervention (a class with reset and propose).")
+    said = (getdoc(found) or "").split("\n")[0].rstrip(".")
+    title = f"{name.rpartition(':')[2]} at the alarm helps"
+    return Arm(key=name, title=title, sentence=said, rung=True, make=lambda gate: found())
+
+
+def find_arms(names: Iterable[str]) -> tuple[Arm, ...]:
+    """Arms by name in the order of the table, those of others last. Raises UnknownNameError."""
+    places = list(ARMS)
+    found = {arm.key: arm for arm in map(find_arm, names)}
+    return tuple(sorted(found.values(), key=lambda arm: places.index(arm.key) if arm.key in places else len(places)))
+
+
+def arm_words(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What reports say of these arms, by key, with their order. Raises UnknownNameError."""
+    return {
+        arm.key: {word: getattr(arm, word) for word in _WORDS} | {"order": i} for i, arm in enumerate(find_arms(names))
+    }
