@@ -14,9 +14,10 @@ import tyro
 
 from failsight.cli.console import RichReporter, console, print_table, say
 from failsight.cli.prediction import Folder, Name, audit, evaluate, explain, fit, import_log, print_labels
+from failsight.cli.settings import expand, keep, running
 from failsight.cli.training import cases, demonstrate, failure_tokens, outcomes, serve, train_policy
 from failsight.core.errors import FailsightError
-from failsight.core.ranges import Count, Names, Number, Seeds, Share, Trials, Workers, require_arguments
+from failsight.core.ranges import Count, Names, Number, Reference, Seeds, Share, Trials, Workers, require_arguments
 
 
 def run(
@@ -50,6 +51,7 @@ def run(
         report = run_recipe(name, folder, workers, reporter, data, options)
     finally:
         reporter.close()
+        keep(folder)
     _print_verdict(folder)
     console.print(f"\nReport   {report}\nFigures  {folder / 'summary.json'}")
 
@@ -57,7 +59,7 @@ def run(
 def collect(
     out: Path,
     suite: str = "tabletop",
-    policy: str = "tabletop-strong",
+    policy: Reference = "tabletop-strong",
     tasks: Names = (),
     trials: Trials = 10,
     seeds: Seeds = (0,),
@@ -109,6 +111,7 @@ def collect(
         collect_run(out, keys, options, progress)
     finally:
         reporter.close()
+        keep(out)
     label(out)
 
 
@@ -299,10 +302,10 @@ def main(arguments: Annotated[list[str] | None, tyro.conf.Suppress] = None) -> N
             stream.reconfigure(errors="backslashreplace")  # a path may hold bytes that are not text
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {name: _checked(command) for name, command in COMMANDS.items()},
+            {name: _checked(name, command) for name, command in COMMANDS.items()},
             prog="failsight",
-            description="Robot policies that see their own failures coming.",
-            args=given,
+            description="Robot policies that see their own failures coming. Every command takes --config FILE: its flags as YAML.",
+            args=expand(given, COMMANDS),
         )
     except FailsightError as error:
         _refuse(str(error))
@@ -327,12 +330,13 @@ def _refuse(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
-def _checked(command: Callable[..., None]) -> Callable[..., None]:
+def _checked(name: str, command: Callable[..., None]) -> Callable[..., None]:
     """The command with its arguments held to the ranges of its signature."""
 
     @functools.wraps(command)
     def call(**arguments: Any) -> None:
         require_arguments(command, arguments)
+        running(name, arguments)
         command(**arguments)
 
     return call

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from failsight.cli.console import RichReporter, console, print_table, say
+from failsight.cli.settings import keep
 from failsight.core.ranges import Alpha, Count, Names, Number, Rate, Seed, Trials, Workers
 
 Name = Annotated[str, tyro.conf.Positional]
@@ -53,6 +54,7 @@ def import_log(
     origin = LogOrigin(policy=policy or name, suite=suite or name, horizon=horizon, rate_hz=rate_hz)
     store(format, source, out, origin, note=RichReporter().note)
     print_labels(out)
+    keep(out)
     console.print(f"run {out}. Next: failsight fit {out}")
 
 

@@ -10,6 +10,7 @@ import tyro
 
 from failsight.cli.console import RichReporter, console, print_table, say
 from failsight.cli.prediction import Folder
+from failsight.cli.settings import keep
 from failsight.core.ranges import Between, Count, Names, Number, Port, Seed, Trials, Workers
 from failsight.training.config import TrainConfig
 
@@ -45,6 +46,7 @@ def demonstrate(
         )
     finally:
         reporter.close()
+        keep(out)
     console.print(f"{episodes} recordings in {out}; {dropped} more drives hit something and were dropped.")
 
 
@@ -114,6 +116,7 @@ def _train_one(data: Path, folder: Path, config: TrainConfig, simulator: str, tr
             print_table(*drive_and_note(fitted.best, folder, simulator, trials, workers))
     finally:
         reporter.close()
+        keep(folder)
     console.print(f"Next: failsight cases {folder.parent}")
 
 

@@ -40,6 +40,11 @@ class Distinct:
     """No entry of a tuple occurs twice."""
 
 
+@dataclass(frozen=True, slots=True)
+class NameOrPath:
+    """The name of something registered, or a folder; in a settings file it resolves against the file where that exists."""
+
+
 Number = Annotated[int, Between(0, 2**63 - 1)]
 """Of an episode or a frame."""
 Count = Annotated[int, Between(1, 1_000_000)]
@@ -51,6 +56,7 @@ Seeds = Annotated[tuple[Seed, ...], Distinct()]
 Names = Annotated[tuple[str, ...], Distinct()]
 Rate = Annotated[float, Between(0, 1e6)]
 """Steps per second; 0: not known."""
+Reference = Annotated[str, NameOrPath()]
 Port = Annotated[int, Between(0, 65535)]
 Workers = Annotated[int, Between(1, 256)]
 

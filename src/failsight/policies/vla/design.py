@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from failsight.core.errors import FailsightError, UnknownNameError
-from failsight.core.ranges import Between, Share, require_fields
+from failsight.core.ranges import Between, Reference, Share, require_fields
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.policies.vla.pixels import PixelChoice
 from failsight.policies.vla.words import WORD_RULE
@@ -38,7 +38,7 @@ class BackboneConfig:
     """Which vision-language model, and how much of it is trained."""
 
     family: str = "tiny"
-    source: str = ""
+    source: Reference = ""
     """Local folder or hub id; empty for `tiny` from scratch, or a `tiny` checkpoint to start from."""
     revision: str = "main"
     """Of a hub id."""
