@@ -15,7 +15,7 @@ from pathlib import Path
 from failsight.runtime.collect import record_episode
 from failsight.runtime.loop import Loop, run_episode
 from failsight.runtime.pool import run_pool
-from failsight.sims.tabletop.plan import all_tasks, plan
+from failsight.workflows.plans import make_plan
 from failsight.workflows.wiring import make_bench
 
 
@@ -63,7 +63,7 @@ def main():
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     bench = make_bench("tabletop", "tabletop-strong")
-    keys = plan(all_tasks(), [31], 2, "default")
+    keys = make_plan("tabletop", (), [31], 2, "default")
     run_episode(Loop(bench.sim, bench.policy), keys[0])
     ratios, rates = [], []
     for round_ in range(options.rounds):
@@ -82,7 +82,7 @@ def main():
             f"round {round_}: bare {rate['bare']:.0f} steps/s, collected {rate['collected']:.0f}, ratio {ratios[-1]:.3f}"
         )
     bench.sim.close()
-    many = plan(all_tasks(), [32], 5, "default")
+    many = make_plan("tabletop", (), [32], 5, "default")
     scale = []
     for round_ in range(options.rounds - 1):
         one = pool_rate(folder / f"one{round_}", many, 1)

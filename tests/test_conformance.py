@@ -20,16 +20,15 @@ from failsight.predictors.detector import FitData
 from failsight.predictors.detectors import DETECTORS
 from failsight.signals import SIGNALS
 from failsight.signals.bank import SIGNAL_NAMES
-from failsight.sims import OPERATORS, SIMS
+from failsight.sims import SIMS
+from failsight.sims.tabletop.entry import ENTRY
 from failsight.sims.tabletop.env import ACTION_SPEC, TabletopEnv
-from failsight.sims.tabletop.plan import targets
 from failsight.testing import checks, fakes
 from failsight.workflows.closed_loop import CHANGES, Altered
-from failsight.workflows.wiring import make_operator, make_policy, make_sim
+from failsight.workflows.wiring import find_operator, make_policy, make_sim
 
 TABLES = {
     "simulator": SIMS,
-    "operator": OPERATORS,
     "policy": POLICIES,
     "signal": SIGNALS,
     "labeler": LABELERS,
@@ -72,10 +71,10 @@ def test_simulators(name):
     key, other, steps = SIM_KEYS[name]
     sim = make_sim(name)
     sim.reset(options={"key": key})
-    actions = []
+    actions, operator = [], find_operator(name)
     for step in range(steps):
         wave = 0.5 * np.sin(step + np.arange(len(sim.action_spec.dimensions)))
-        actions.append(make_operator(name).act(sim) if name in OPERATORS else wave)
+        actions.append(wave if operator is None else operator.act(sim))
         sim.step(actions[-1])
     sim.close()
     checks.check_sim(lambda: make_sim(name), key, other, actions)
@@ -161,7 +160,7 @@ def test_signals(name):
 
 @pytest.mark.parametrize("name", LABELERS)
 def test_labelers(name):
-    arguments = {"events": (targets(), ACTION_SPEC), "outcome": (), "driving": (ACTION_SPEC,)}
+    arguments = {"events": (ENTRY.targets, ACTION_SPEC), "outcome": (), "driving": (ACTION_SPEC,)}
     labeler = resolve("labeler", name, LABELERS)(*arguments[name])
     events = [Event(step=4, kind="missed_close", subject="gripper")]
     if name == "driving":

@@ -16,17 +16,18 @@ from failsight.monitor.bundle import load_monitor
 from failsight.recipes.runs import RECIPES, find_recipe, run_recipe
 from failsight.recipes.shipped_policy import TRAIN_RECIPES, find_train_recipe, train_policy
 from failsight.runtime.loop import Loop
-from failsight.sims.tabletop.plan import all_tasks, find_mix, plan
+from failsight.sims.tabletop.entry import ENTRY
 from failsight.workflows.forks import ArmPlan, fork_bench, fork_episode, placebo_step
+from failsight.workflows.plans import make_plan
 from failsight.workflows.wiring import make_policy, make_sim
 
 
 def test_plans_are_keyed_and_cover_the_mix():
-    keys = plan(all_tasks(), [1, 2], 13, "default")
+    keys = make_plan("tabletop", (), [1, 2], 13, "default")
     assert len(keys) == len(set(keys)) == 12 * 2 * 13
-    assert keys == plan(all_tasks(), [1, 2], 13, "default")
-    assert set(Counter(k.condition for k in keys)) == set(find_mix("default"))
-    assert {k.condition for k in plan(all_tasks(), [1], 4, "none,push:3")} == {"none", "push:3"}
+    assert keys == make_plan("tabletop", (), [1, 2], 13, "default")
+    assert set(Counter(k.condition for k in keys)) == set(ENTRY.find_mix("default"))
+    assert {k.condition for k in make_plan("tabletop", (), [1], 4, "none,push:3")} == {"none", "push:3"}
 
 
 @pytest.mark.parametrize(
@@ -36,10 +37,10 @@ def test_plans_are_keyed_and_cover_the_mix():
         (lambda: find_train_recipe("tabletop-weka"), "Did you mean tabletop-weak"),
         (lambda: make_policy("tabletop-stong"), "Did you mean tabletop-strong"),
         (lambda: make_sim("tabeltop"), "Did you mean tabletop"),
-        (lambda: plan(["stack-red-cube-blue-cub"], [0], 1, "clean"), "stack-red-cube-blue-cube"),
-        (lambda: plan(all_tasks(), [0], 1, "defualt"), "Unknown mix"),
-        (lambda: plan(all_tasks(), [0], 1, "puhs:3"), "Did you mean push"),
-        (lambda: find_mix("push"), "push:1 to push:5"),
+        (lambda: make_plan("tabletop", ["stack-red-cube-blue-cub"], [0], 1, "clean"), "stack-red-cube-blue-cube"),
+        (lambda: make_plan("tabletop", (), [0], 1, "defualt"), "Unknown mix"),
+        (lambda: make_plan("tabletop", (), [0], 1, "puhs:3"), "Did you mean push"),
+        (lambda: ENTRY.find_mix("push"), "push:1 to push:5"),
     ],
 )
 def test_wrong_names_offer_the_right_ones(call, message):
@@ -58,7 +59,7 @@ def test_the_shipped_policies_are_as_strong_as_they_say(name, low, high):
     """24 clean episodes; the full tables are in each checkpoint's config.json."""
     policy, sim = make_policy(name), make_sim("tabletop")
     loop, good = Loop(sim, policy), 0
-    for key in plan(all_tasks(), [21], 2, "clean"):
+    for key in make_plan("tabletop", (), [21], 2, "clean"):
         loop.start(key)
         loop.run()
         good += loop.trace.outcome == "success"

@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 
 from failsight.core.errors import FailsightError, SpecMismatchError, UnknownNameError
+from failsight.core.sim_entry import SimEntry
 from failsight.core.types import Task
 from failsight.interventions.arms import find_arm
+from failsight.labels.driving import DriveLabeler
+from failsight.labels.events import EventLabeler
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import labeler_name
-from failsight.workflows import plans
+from failsight.testing.fakes import ACTIONS, PointSim
 from failsight.workflows.closed_loop import Altered, closed_loop
 from failsight.workflows.drive import require_drivable
 from failsight.workflows.fit_run import refuse_log_options
 from failsight.workflows.forks import ArmPlan, paired
-from failsight.workflows.wiring import make_labeler
+from failsight.workflows.plans import make_plan
+from failsight.workflows.wiring import labeler_of, make_labeler
 
 
 def test_a_mistyped_arm_is_not_the_ladder():
@@ -35,30 +39,48 @@ def test_a_mistyped_change_is_not_no_change(tmp_path):
         closed_loop("tabletop-strong", "tabletop", [], 1, "blank")
 
 
-class Warehouse:
+class Warehouse(PointSim):
     """A simulator nobody here has heard of."""
 
     def tasks(self):
         return [Task(id="stack", suite="warehouse", instruction="stack the boxes", horizon=99)]
 
-    def close(self):
-        pass
+
+WAREHOUSE = SimEntry(make=f"{__name__}:Warehouse")
+HERE = f"{__name__}:WAREHOUSE"
 
 
-def test_a_new_simulator_sets_its_own_tasks(monkeypatch):
-    monkeypatch.setattr(plans, "make_sim", lambda name: Warehouse())
-    assert {key.task for key in plans.make_plan("warehouse", (), (0,), 3, "default")} == {"stack"}
-    with pytest.raises(UnknownNameError, match="warehouse task '1box_vert_left'"):
-        plans.make_plan("warehouse", ("1box_vert_left",), (0,), 3, "default")
+def test_a_new_simulator_sets_its_own_tasks():
+    assert {key.task for key in make_plan(HERE, (), (0,), 3, "default")} == {"stack"}
+    with pytest.raises(UnknownNameError, match="task '1box_vert_left'"):
+        make_plan(HERE, ("1box_vert_left",), (0,), 3, "default")
     with pytest.raises(FailsightError, match="no perturbations"):
-        plans.make_plan("warehouse", (), (0,), 3, "push:3")
+        make_plan(HERE, (), (0,), 3, "push:3")
 
 
 def test_a_new_simulators_events_mean_no_failure_type():
-    run = SimpleNamespace(meta=SimpleNamespace(sim="warehouse", signals=()))
+    run = SimpleNamespace(meta=SimpleNamespace(sim="warehouse", signals=(), labeler=""))
     assert labeler_name(run) == "outcome"
     assert isinstance(make_labeler(run), OutcomeLabeler)
-    assert labeler_name(SimpleNamespace(meta=SimpleNamespace(sim="tabletop", signals=()))) == "events"
+    assert isinstance(labeler_of(HERE, ACTIONS), OutcomeLabeler)
+
+
+def meta(sim, labeler, signals=()):
+    return SimpleNamespace(
+        root="runs/a", meta=SimpleNamespace(sim=sim, signals=signals, labeler=labeler, action_spec=ACTIONS)
+    )
+
+
+def test_a_run_says_itself_what_labels_it():
+    """Runs of before that did not say so are labelled as they were: by their simulator, logs by their outcome."""
+    assert labeler_name(meta("tabletop", "outcome")) == "outcome"
+    assert labeler_name(meta("warehouse", "events")) == "events"
+    assert labeler_name(meta("tabletop", "")) == "events"
+    assert labeler_name(meta("tabletop", "", signals=("chunk_mse",))) == "outcome"
+    assert isinstance(make_labeler(meta("navigation-2d", "")), DriveLabeler)
+    assert isinstance(make_labeler(meta("tabletop", "events")), EventLabeler)
+    with pytest.raises(FailsightError, match="is labelled by 'outcome' now"):
+        make_labeler(meta(HERE, "events"))
 
 
 def test_options_of_log_detectors_are_not_dropped():

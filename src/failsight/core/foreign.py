@@ -7,6 +7,7 @@ read through here. `where` is the place as a person finds it: file, line, key. E
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable
 from typing import Any
 
@@ -180,6 +181,14 @@ def read_pictures(value: Any, where: str) -> Array:
             )
         result[t] = picture if scale == 1 else np.rint(picture.astype(np.float32) * 255)
     return result
+
+
+def read_file_name(value: object, where: str) -> str:
+    """Letters, digits, `_` and `-`: text that names a file and nothing outside its folder."""
+    text = read_text(value, where, limit=64)
+    if not re.fullmatch(r"[\w-]+", text, re.ASCII):
+        raise EpisodeDataError(f"{where}: expected letters, digits, _ and -, found {text!r}.")
+    return text
 
 
 def require_distinct(values: Iterable[Hashable], where: str, what: str) -> None:

@@ -157,6 +157,7 @@ def _meta(log: Log, origin: LogOrigin) -> RunMeta:
         shapes=shapes,
         signals=log.columns,
         note="; ".join(("imported", *log.notes)),
+        labeler="outcome",
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from failsight.core.errors import EpisodeDataError, FailsightError
-from failsight.core.foreign import read_count, read_number, read_success
+from failsight.core.foreign import read_count, read_file_name, read_number, read_success
 from failsight.core.specs import ActionSpec, ObservationSpec, SignalColumn
 from failsight.core.types import EpisodeKey, Outcome, Perturbation
 from failsight.episodes.checksums import require_sealed
@@ -92,6 +92,8 @@ class RunMeta:
     """Digest of the bundle that judged while the run was made; empty: nobody did."""
     arm: str = ""
     """What acted on its alarms; empty: nothing did."""
+    labeler: str = ""
+    """Name of its label table; empty in runs that did not say so."""
 
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -99,7 +101,7 @@ class RunMeta:
             "format_version": FORMAT_VERSION,
             **{
                 name: getattr(self, name)
-                for name in ("policy", "sim", "note", "video_share", "versions", "bundle", "arm")
+                for name in ("policy", "sim", "note", "video_share", "versions", "bundle", "arm", "labeler")
             },
             "action_spec": self.action_spec.as_dict(),
             "observation_spec": self.observation_spec.as_dict(),
@@ -154,6 +156,7 @@ def _run_meta(data: Mapping[str, Any], where: str) -> RunMeta:
         signals=tuple(SignalColumn.from_dict(column) for column in data.get("signals", [])),
         bundle=_text(data.get("bundle", ""), f"{where}: bundle"),
         arm=_text(data.get("arm", ""), f"{where}: arm"),
+        labeler=read_file_name(data["labeler"], f"{where}: labeler") if data.get("labeler") else "",
     )
 
 

@@ -17,8 +17,8 @@ from failsight.episodes.derived import read_derived, write_derived
 from failsight.episodes.meta import EpisodeMeta
 from failsight.episodes.run import Run
 
-WITH_EVENTS = ("tabletop", "navigation", "navigation-2d")
-"""Simulators whose events the labelers understand."""
+_HAD_EVENTS = ("tabletop", "navigation", "navigation-2d")
+"""Simulators whose runs were labelled from events before a run said what labels it."""
 
 
 def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
@@ -47,8 +47,8 @@ def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
 
 
 def labeler_name(run: Run) -> str:
-    """Where events are known to mean a failure type; every other simulator, and logs, know their outcome only."""
-    return "events" if run.meta.sim in WITH_EVENTS and not run.meta.signals else "outcome"
+    """Name of a run's label table, as it says itself; of older runs, by their simulator."""
+    return run.meta.labeler or ("events" if run.meta.sim in _HAD_EVENTS and not run.meta.signals else "outcome")
 
 
 def read_labels(run: Run) -> dict[int, Labels]:

@@ -25,9 +25,9 @@ from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import ErrorStreak
 from failsight.runtime.trace import Trace
 from failsight.sims.tabletop.env import ACTION_SPEC, STATE_NAMES
-from failsight.sims.tabletop.plan import all_tasks, plan
 from failsight.training.tiny_data import Frames, load_frames
 from failsight.training.tiny_loop import Progress, TrainOptions, train
+from failsight.workflows.plans import make_plan, tasks_of
 from failsight.workflows.wiring import make_bench
 
 _TABLE_SEED = 11
@@ -122,8 +122,8 @@ def train_policy(recipe: TrainRecipe, folder: Path, collected: Callable[[int], N
 
 def success_table(checkpoint: Path, mix: str, trials: int, workers: int) -> dict[str, str]:
     """Successes of `trials` episodes per task under a mix, `"9/10"` per task and over all; seed 11."""
-    keys = plan(all_tasks(), [_TABLE_SEED], trials, mix)
-    counts = {task: [0, 0] for task in (*all_tasks(), "all")}
+    keys = make_plan("tabletop", (), [_TABLE_SEED], trials, mix)
+    counts = {task: [0, 0] for task in (*tasks_of("tabletop"), "all")}
     build = partial(make_bench, "tabletop", str(checkpoint))
     streak = ErrorStreak()
     for key, trace in run_pool(build, _end_of, list(keys), workers):

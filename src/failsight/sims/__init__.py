@@ -1,21 +1,13 @@
 """Layer `sims`: adapters around simulators, one folder each, imported only when used."""
 
 SIMS = {
-    "tabletop": "failsight.sims.tabletop.env:TabletopEnv",
-    "navigation": "failsight.sims.navigation.env:NavigationEnv",
-    "navigation-2d": "failsight.sims.navigation.env:planar",
-    "metaworld": "failsight.sims.metaworld.env:MetaWorldEnv",
-    "libero": "failsight.sims.libero.env:LiberoEnv",
+    "tabletop": "failsight.sims.tabletop.entry:ENTRY",
+    "navigation": "failsight.sims.navigation.entry:ENTRY",
+    "navigation-2d": "failsight.sims.navigation.entry:PLANAR",
+    "metaworld": "failsight.sims.metaworld.entry:ENTRY",
+    "libero": "failsight.sims.libero.entry:ENTRY",
 }
-"""Registered simulators: name -> class or function that builds one."""
-
-OPERATORS = {
-    "tabletop": "failsight.sims.tabletop.expert:TabletopOperator",
-    "navigation": "failsight.sims.navigation.expert:NavigationExpert",
-    "navigation-2d": "failsight.sims.navigation.expert:NavigationExpert",
-    "metaworld": "failsight.sims.metaworld.env:MetaWorldExpert",
-}
-"""The scripted expert of each simulator, in the place of the person who is called."""
+"""Simulators in this package: name -> its `SimEntry`. Others come from entry points of the group `failsight.sims`."""
 
 
 def register_envs() -> None:

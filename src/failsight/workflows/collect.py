@@ -20,7 +20,7 @@ from failsight.monitor.bundle import load_monitor, save_adapted
 from failsight.runtime.bench import Bench
 from failsight.runtime.collect import collect, committed, tensor_shapes
 from failsight.workflows.forks import fork_bench
-from failsight.workflows.wiring import find_operator, make_bench, make_labeler, make_policy, make_sim
+from failsight.workflows.wiring import find_operator, labeler_of, make_bench, make_labeler, make_policy, make_sim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,7 @@ def collect_run(
         video_share=options.video_share,
         bundle=bundle,
         arm=options.arm,
+        labeler=labeler_of(options.sim, policy.action_spec).name,
     )
     sim.close()
     if options.resume:

@@ -13,18 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from failsight.core.errors import UnknownNameError
 from failsight.core.specs import require_equal
 from failsight.core.textfiles import read_json
 from failsight.core.types import EpisodeKey
 from failsight.evaluation.claims import differs
 from failsight.evaluation.intervals import Estimate, bootstrap, text_of
 from failsight.policies.vla.design import VLAConfig
-from failsight.sims import SIMS
 from failsight.workflows.closed_loop import CHANGES, Drive, by_task, closed_loop, obeyed, success_of
+from failsight.workflows.plans import tasks_of
 from failsight.workflows.progress import Reporter, ticking
 from failsight.workflows.train import note_success
-from failsight.workflows.wiring import make_sim
+from failsight.workflows.wiring import find_sim, make_sim
 
 TEST_SEED = 9900
 """Of closed-loop figures; no training draws from it."""
@@ -39,11 +38,7 @@ class Evaluator(NamedTuple):
 
     def tasks(self) -> list[str]:
         """Every task it can set."""
-        sim = make_sim(self.name)
-        try:
-            return [task.id for task in sim.tasks()]
-        finally:
-            sim.close()
+        return tasks_of(self.name)
 
     def episodes(self, seed: int, trials: int) -> list[EpisodeKey]:
         """`trials` unperturbed episodes per task."""
@@ -58,8 +53,8 @@ class Evaluator(NamedTuple):
 
 def require_simulator(name: str) -> None:
     """Raises UnknownNameError with the nearest names; an empty name is no simulator and fine."""
-    if name and name not in SIMS:
-        raise UnknownNameError("simulator", name, SIMS)
+    if name:
+        find_sim(name)
 
 
 def require_drivable(simulator: str, config: VLAConfig) -> None:

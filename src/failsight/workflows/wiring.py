@@ -4,44 +4,72 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from failsight.core.contracts import Labeler, Operator, Policy, Sim
-from failsight.core.errors import UnknownNameError
-from failsight.core.registry import load, resolve
+from failsight.core.errors import FailsightError
+from failsight.core.foreign import read_file_name
+from failsight.core.registry import claims, load, load_foreign, require_members, resolve
+from failsight.core.sim_entry import SimEntry
+from failsight.core.specs import ActionSpec
 from failsight.core.textfiles import read_json_object
 from failsight.episodes.run import Run
-from failsight.labels.driving import DriveLabeler
-from failsight.labels.events import EventLabeler
+from failsight.labels import LABELERS
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import labeler_name
 from failsight.policies import POLICIES
 from failsight.runtime.bench import Bench
-from failsight.sims import OPERATORS, SIMS
+from failsight.sims import SIMS
 from failsight.sims.headless import explained
-from failsight.sims.tabletop.plan import targets
+
+
+def find_sim(name: str) -> SimEntry:
+    """The entry of a simulator: ours, an installed package's, or the one at an address. Raises UnknownNameError."""
+    entry = resolve("simulator", name, SIMS, "failsight.sims")
+    if not isinstance(entry, SimEntry):
+        raise FailsightError(
+            f"Simulator {name} is a {type(entry).__name__}, not a failsight.core.sim_entry.SimEntry that says how to make it."
+        )
+    return entry
 
 
 def make_sim(name: str) -> Sim:
-    """A registered simulator that renders only on demand. Raises UnknownNameError and RenderingError."""
-    with explained():
-        sim: Sim = resolve("simulator", name, SIMS)(images="on_demand")
+    """A simulator that renders only on demand. Raises UnknownNameError and RenderingError, FailsightError when it is
+    not installed.
+    """
+    entry = find_sim(name)
+    try:
+        with explained():
+            sim: Sim = _make(f"Simulator {name}", entry.make, entry.install, images="on_demand")
+    except ModuleNotFoundError as error:
+        advice = f" Try: {entry.install}" if entry.install else ""
+        raise FailsightError(f"Simulator {name}: the package {error.name!r} is not installed.{advice}") from error
+    require_members(sim, Sim, f"Simulator {name}")
     return sim
 
 
 def make_policy(name: str) -> Policy:
-    """A registered policy, a checkpoint folder, or the address of a policy server. Raises UnknownNameError with the nearest names."""
-    if name in POLICIES:
-        policy: Policy = resolve("policy", name, POLICIES)()
-        return policy
+    """A policy by name (ours, an installed package's, an address), a checkpoint folder, or the address of a policy server.
+
+    Raises UnknownNameError with the nearest names, FailsightError where a name is also a folder.
+    """
     if name.startswith(("ws://", "wss://")):
         token = os.environ.get("FAILSIGHT_TOKEN", "").strip()
         remote: Policy = load("failsight.policies.remote.policy:RemotePolicy")(name, token=token)
         return remote
-    if Path(name).exists():
-        kind = "streaming:VLAPolicy" if _checkpoint_type(Path(name)) == "vla" else "policy:TinyPolicy"
-        loaded: Policy = load(f"failsight.policies.vla.{kind}").load(name)
-        return loaded
-    raise UnknownNameError("policy or checkpoint folder", name, POLICIES)
+    if name in POLICIES or not Path(name).exists():
+        build = resolve("policy or checkpoint folder", name, POLICIES, "failsight.policies")
+        policy: Policy = build() if name in POLICIES else _called(f"Policy {name}", build)
+        require_members(policy, Policy, f"Policy {name}")
+        return policy
+    claimed = [claim for claim in claims("failsight.policies") if claim.name == name]
+    if claimed:
+        raise FailsightError(
+            f"{name} is a folder and a policy of the package {claimed[0].package}: write ./{name} or {claimed[0].address}."
+        )
+    kind = "streaming:VLAPolicy" if _checkpoint_type(Path(name)) == "vla" else "policy:TinyPolicy"
+    loaded: Policy = load(f"failsight.policies.vla.{kind}").load(name)
+    return loaded
 
 
 def _checkpoint_type(folder: Path) -> str:
@@ -50,15 +78,14 @@ def _checkpoint_type(folder: Path) -> str:
     return str(read_json_object(path).get("type")) if path.is_file() else ""
 
 
-def make_operator(sim: str) -> Operator:
-    """The scripted expert of a simulator."""
-    operator: Operator = resolve("operator", sim, OPERATORS)()
-    return operator
-
-
 def find_operator(sim: str) -> Operator | None:
-    """The person of a simulator, None where it has none."""
-    return make_operator(sim) if sim in OPERATORS else None
+    """The scripted expert of a simulator; None where nobody can take over."""
+    address = find_sim(sim).operator
+    if not address:
+        return None
+    operator: Operator = _make(f"The operator of {sim}", address)
+    require_members(operator, Operator, f"The operator of {sim}")
+    return operator
 
 
 def make_bench(sim: str, policy: str) -> Bench:
@@ -66,10 +93,43 @@ def make_bench(sim: str, policy: str) -> Bench:
     return Bench(make_sim(sim), make_policy(policy))
 
 
-def make_labeler(run: Run) -> Labeler:
-    """What labels a run: its events, or only its outcome where it has none."""
-    if labeler_name(run) == "outcome":
+def labeler_of(sim: str, actions: ActionSpec) -> Labeler:
+    """What labels new runs of a simulator: from its events, or only the outcome where they mean nothing."""
+    entry = find_sim(sim)
+    if not entry.labeler:
         return OutcomeLabeler()
-    if run.meta.sim.startswith("navigation"):
-        return DriveLabeler(run.meta.action_spec)
-    return EventLabeler(targets(), run.meta.action_spec)
+    known = (entry.targets, actions) if entry.targets else (actions,)
+    labeler: Labeler = _make(f"The labeler of {sim}", LABELERS.get(entry.labeler, entry.labeler), "", *known)
+    require_members(labeler, Labeler, f"The labeler of {sim}")
+    read_file_name(labeler.name, f"The name of the labeler of {sim}")
+    return labeler
+
+
+def make_labeler(run: Run) -> Labeler:
+    """What labelled a run, or would have. Raises FailsightError when its simulator is labelled by something else now."""
+    name = labeler_name(run)
+    if name == OutcomeLabeler.name:
+        return OutcomeLabeler()
+    labeler = labeler_of(run.meta.sim, run.meta.action_spec)
+    if labeler.name != name:
+        raise FailsightError(
+            f"{run.root} is labelled by {name!r}, but {run.meta.sim} is labelled by {labeler.name!r} now; collect again, or "
+            "install the version that made the run."
+        )
+    return labeler
+
+
+def _make(what: str, address: str, install: str = "", *arguments: Any, **options: Any) -> Any:
+    """Call what an entry names. What somebody else's code raises becomes one sentence that says whose it is."""
+    if address.startswith("failsight."):
+        return load(address)(*arguments, **options)
+    return _called(f"{what} ({address})", load_foreign(address, install=install), *arguments, **options)
+
+
+def _called(what: str, build: Any, *arguments: Any, **options: Any) -> Any:
+    try:
+        return build(*arguments, **options)
+    except (FailsightError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        raise FailsightError(f"{what} cannot be made ({type(error).__name__}: {error}).") from error

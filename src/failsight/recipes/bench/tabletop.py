@@ -47,9 +47,9 @@ from failsight.predictors.fit_recurrent import RecurrentOptions, fit_recurrent
 from failsight.reports.html import write_report
 from failsight.runtime.pool import run_pool
 from failsight.signals.bank import SIGNAL_COLUMNS, SIGNAL_NAMES
-from failsight.sims.tabletop.plan import all_tasks, plan
 from failsight.workflows.collect import CollectOptions, collect_run
 from failsight.workflows.fit_run import FitOptions, calibrate, choose_rule
+from failsight.workflows.plans import make_plan
 from failsight.workflows.progress import Reporter
 
 SEED = 4000
@@ -102,7 +102,7 @@ def run_bench_tabletop(folder: Path, workers: int, reporter: Reporter) -> Path:
 
 
 def _collect(root: Path, seed: int, trials: int, workers: int, reporter: Reporter) -> None:
-    keys = plan(all_tasks(), [seed], trials, "default")
+    keys = make_plan("tabletop", (), [seed], trials, "default")
     tick, good, done = reporter.count(len(keys)), 0, 0
 
     def progress(meta: EpisodeMeta, _: bool) -> None:

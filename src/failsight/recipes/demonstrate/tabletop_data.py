@@ -24,7 +24,6 @@ from failsight.episodes.demonstrations import (
     load_demonstrations,
     save_demonstrations,
 )
-from failsight.labels.events import EventLabeler
 from failsight.labels.failure_tokens import HORIZON_S
 from failsight.recipes.demonstrate.tabletop import demonstration_key, episode_frames, expert_chunk
 from failsight.runtime.bench import Bench
@@ -32,10 +31,9 @@ from failsight.runtime.loop import Loop
 from failsight.runtime.pool import run_pool
 from failsight.sims.tabletop.env import ACTION_SPEC, STATE_NAMES, TabletopEnv
 from failsight.sims.tabletop.expert import TabletopExpert
-from failsight.sims.tabletop.plan import targets
 from failsight.sims.tabletop.tasks import TASKS
 from failsight.training.options import Augment
-from failsight.workflows.wiring import make_bench
+from failsight.workflows.wiring import labeler_of, make_bench
 
 STEPS_PER_FRAME = 2
 TABLETOP_AUGMENT = Augment(shift_px=0, gain=0.25, tint=0.10, offset=0.08)
@@ -132,7 +130,7 @@ def _correct(bench: Bench, order: Order) -> None:
             f"Episode {order.number} of {order.key.task} errored and teaches nothing: {loop.trace.error}."
         )
     success = loop.trace.outcome == Outcome.SUCCESS
-    label = EventLabeler(targets(), ACTION_SPEC).label(
+    label = labeler_of("tabletop", ACTION_SPEC).label(
         order.key.task, np.stack(states), np.stack(actions), loop.trace.events, success
     )
     left = label.time_to_failure[::STEPS_PER_FRAME].astype(np.float32)

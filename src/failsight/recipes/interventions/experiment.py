@@ -27,11 +27,11 @@ from failsight.episodes.verdicts import Judge
 from failsight.evaluation.paired import PairedEpisode
 from failsight.interventions.arms import ARMS, NONE
 from failsight.interventions.gate import GateEntry
-from failsight.sims.tabletop.plan import all_tasks, plan
 from failsight.workflows.collect import CollectOptions, collect_run
 from failsight.workflows.fit_run import FitOptions, Fitted, fit_run
 from failsight.workflows.fork_verdicts import keep_verdicts
 from failsight.workflows.forks import ArmPlan, ForkRecord, gate_from, run_forks
+from failsight.workflows.plans import make_plan
 from failsight.workflows.progress import Reporter
 
 GATE_ARMS = tuple(arm.key for arm in ARMS.values() if arm.rung)
@@ -104,7 +104,7 @@ def run_experiment(config: ExperimentConfig, folder: Path, reporter: Reporter) -
 
 
 def _collect(root: Path, config: ExperimentConfig, seed: int, trials: int, reporter: Reporter) -> Run:
-    keys = plan(all_tasks(), [seed], trials, config.mix)
+    keys = make_plan(config.sim, (), [seed], trials, config.mix)
     tick = reporter.count(len(keys))
     good = done = 0
 
@@ -129,7 +129,7 @@ def _forks(
     folder: Path, name: str, config: ExperimentConfig, seed: int, trials: int, arm_plan: ArmPlan, reporter: Reporter
 ) -> list[ForkRecord]:
     """Run the forks that `<name>.jsonl` lacks; records come back in plan order."""
-    keys = plan(all_tasks(), [seed], trials, config.mix)
+    keys = make_plan(config.sim, (), [seed], trials, config.mix)
     path, stamp = folder / f"{name}.jsonl", _stamp(folder / "bundle", arm_plan)
     done = {record.key: record for record in _read_records(path, stamp)}
     todo = [key for key in keys if key not in done]

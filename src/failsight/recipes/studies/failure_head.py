@@ -29,11 +29,11 @@ from failsight.policies.vla.design import BackboneConfig, FailureConfig, HeadCon
 from failsight.predictors.dataset import build_sequences
 from failsight.recipes.demonstrate.tabletop_data import TABLETOP_AUGMENT, tabletop_data
 from failsight.recipes.studies.study import Study
-from failsight.sims.tabletop.plan import all_tasks, plan
 from failsight.training.config import TrainConfig
 from failsight.training.options import FitConfig
 from failsight.workflows.collect import CollectOptions, collect_run
 from failsight.workflows.fit_run import DEFAULT, FitOptions, fit_run
+from failsight.workflows.plans import make_plan
 from failsight.workflows.progress import Reporter, ticking
 from failsight.workflows.train import note_success
 from failsight.workflows.train_many import Job, train_many
@@ -111,7 +111,7 @@ def run_failure_head(folder: Path, workers: int, reporter: Reporter, options: Fa
         seeds={"data": options.seed, "own": options.own_seed, "fit": options.fit_seed, "test": options.test_seed},
     )
     reporter.stage("1/5  demonstrations, and a policy's own episodes with corrections")
-    own = plan(all_tasks(), [options.own_seed], options.own_trials, options.mix)
+    own = make_plan("tabletop", (), [options.own_seed], options.own_trials, options.mix)
     progress = ticking(reporter.count(options.demonstrations + len(own)), "")
     tabletop_data(folder / "data", options.demonstrations, own, options.policy, options.seed, workers, progress)
     reporter.stage("2/5  train: without, and with a failure head")
@@ -169,7 +169,7 @@ def _fit_separate(
 def _collect(
     root: Path, checkpoint: Path, seed: int, trials: int, options: FailureHeadStudy, workers: int, reporter: Reporter
 ) -> Run:
-    keys: Sequence[EpisodeKey] = plan(all_tasks(), [seed], trials, options.mix)
+    keys: Sequence[EpisodeKey] = make_plan("tabletop", (), [seed], trials, options.mix)
     tick = reporter.count(len(keys))
 
     def progress(meta: EpisodeMeta, old: bool) -> None:

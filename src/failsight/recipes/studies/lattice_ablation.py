@@ -20,11 +20,11 @@ from failsight.evaluation.paired import mcnemar
 from failsight.policies.vla.design import BackboneConfig, HeadConfig, HeadKind, HistoryConfig, HistoryKind
 from failsight.recipes.demonstrate.tabletop_data import TABLETOP_AUGMENT, tabletop_data
 from failsight.recipes.studies.study import Study
-from failsight.sims.tabletop.plan import all_tasks, plan
 from failsight.training.config import TrainConfig
 from failsight.training.options import FitConfig
 from failsight.workflows.closed_loop import Drive, closed_loop, success_of
 from failsight.workflows.offline import validation_error
+from failsight.workflows.plans import make_plan
 from failsight.workflows.progress import Reporter, ticking
 from failsight.workflows.train import note_success
 from failsight.workflows.train_many import Job, train_many
@@ -125,7 +125,7 @@ def run_lattice_ablation(
     jobs = [Job(cell.name, folder / "data", options.config(cell), folder / cell.name) for cell in cells]
     fitted = train_many(jobs, workers, reporter)
     reporter.stage("3/3  the same test episodes for all of them")
-    keys = plan(all_tasks(), [options.test_seed], options.trials, options.mix)
+    keys = make_plan("tabletop", (), [options.test_seed], options.trials, options.mix)
     drives = {}
     for cell in cells:
         tick = ticking(reporter.count(len(keys)), cell.name)

