@@ -298,7 +298,7 @@ def attempt(folder, name, data):
     folder.mkdir()
     (folder / name).write_bytes(data)
     try:
-        return import_log("actprobe", folder / name, folder / "run", ORIGIN), None
+        return import_log(folder / name, folder / "run", ORIGIN), None
     except FailsightError as error:
         return None, str(error)
 
@@ -321,7 +321,7 @@ def test_damaged_logs_are_read_right_or_refused(tmp_path, capsys):
         assert [p.name for p in folder.iterdir()] == [name]
         if case % 10 == 0:
             with pytest.raises(SystemExit) as stop:
-                main(["import", "actprobe", str(folder / name), "--out", str(folder / "run")])
+                main(["import", str(folder / name), "--out", str(folder / "run")])
             assert stop.value.code == 2
             assert [p.name for p in folder.iterdir()] == [name]
     assert accepted >= len(cases(500)) // 8  # not by refusing everything

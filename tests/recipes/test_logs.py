@@ -72,7 +72,7 @@ def bundle(run):
 def test_import_fit_report_from_the_command_line(tmp_path, capsys):
     folder = write_json_log(tmp_path / "log", count=120)
     target = str(tmp_path / "run")
-    main(["import", "actprobe", str(folder), "--out", target, "--horizon", "40"])
+    main(["import", str(folder), "--out", target, "--horizon", "40"])
     main(["fit", target, "--detector", "ledger"])
     main(["report", target])
     main(["audit", target])

@@ -28,9 +28,9 @@ def print_labels(run_folder: Path) -> None:
 
 
 def import_log(
-    format: Name,
     source: Folder,
     out: Path,
+    format: str = "",
     policy: str | None = None,
     suite: str | None = None,
     horizon: Count | None = None,
@@ -39,9 +39,9 @@ def import_log(
     """Store somebody else's logs as a labelled run, for fit, evaluate, audit and report.
 
     Args:
-        format: actprobe (JSON lines or npz, one file per task).
-        source: folder of log files, or one file.
+        source: folder of log files, or one file; its format is recognised.
         out: run folder to make.
+        format: name of the format, where a path fits several (default: as recognised).
         policy: name of the policy that was logged (default: the folder's name).
         suite: name of the benchmark (default: the folder's name).
         horizon: steps after which an unfinished episode is a timeout (default: the longest episode).
@@ -52,7 +52,7 @@ def import_log(
 
     name = Path(os.path.abspath(source)).name
     origin = LogOrigin(policy=policy or name, suite=suite or name, horizon=horizon, rate_hz=rate_hz)
-    store(format, source, out, origin, note=RichReporter().note)
+    store(source, out, origin, note=RichReporter().note, format=format)
     print_labels(out)
     keep(out)
     console.print(f"run {out}. Next: failsight fit {out}")

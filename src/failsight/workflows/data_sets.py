@@ -6,27 +6,18 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from glob import escape
 from pathlib import Path
 
-import numpy as np
-
 from failsight.core.errors import EpisodeDataError, StorageError
-from failsight.core.specs import ActionSpec, ObservationSpec
-from failsight.core.types import Array, Outcome
-from failsight.episodes.checksums import require_whole
-from failsight.episodes.consistency import with_steps
-from failsight.episodes.demonstrations import Demonstration, DemonstrationSet, load_demonstrations, save_demonstrations
-from failsight.episodes.formats.lerobot import LeRobotFolder
-from failsight.episodes.formats.mobile_vla import files_of, read_folder
-from failsight.episodes.run import Run
-from failsight.labels.failure_tokens import read_tokens, tokens_of
-from failsight.labels.table import read_labels
+from failsight.episodes.demonstrations import DemonstrationSet, load_demonstrations, save_demonstrations
+from failsight.episodes.formats import DEMONSTRATIONS
+from failsight.episodes.formats.format import Demonstrations, ReadOptions, Recognised, recognise
 
 _LEFTOVER_S = 86_400.0
+_ADVICE = "Wanted: .h5 files, a LeRobot v3 folder, or a run that was filmed (collect --video 1)."
 READER = 2
 """Raised when the readers give another answer for the same files, so that no older conversion is used."""
 
@@ -77,7 +68,10 @@ def is_training_data(path: Path) -> bool:
     """Whether a folder is a data set for training and not a run of ours."""
     if (path / "meta/failsight/run.json").is_file():
         return False
-    return bool(files_of(path)) or (path / "episodes.json").is_file() or (path / "meta/info.json").is_file()
+    try:
+        return (path / "episodes.json").is_file() or bool(_recognised(path))
+    except EpisodeDataError:
+        return False
 
 
 def _clear_leftovers(target: Path) -> None:
@@ -111,57 +105,10 @@ def _stamp(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[Iterator[Demonstration], ActionSpec, ObservationSpec]:
-    if files_of(path):
-        return read_folder(path)
-    if (path / "meta/failsight/run.json").is_file():
-        return _read_run(path)
-    if (path / "meta/info.json").is_file():
-        folder = LeRobotFolder(path)
-        return folder.episodes(), *folder.specs()
-    raise EpisodeDataError(
-        f"{path} holds no data that can be trained on: neither .h5 files, nor a LeRobot v3 folder, nor a run."
-    )
+def _read(path: Path) -> Demonstrations:
+    format_, _ = _recognised(path)
+    return format_.read(path, ReadOptions())
 
 
-def _read_run(path: Path) -> tuple[Iterator[Demonstration], ActionSpec, ObservationSpec]:
-    """A run of ours: units from its own specs, failure labels from its label table, tokens where somebody set them.
-
-    It is read once and kept, so every file is compared with its checksum before.
-    """
-    require_whole(path)
-    run, folder = Run(path), LeRobotFolder(path)
-    _require_same_columns(run, folder)
-    labels, tokens = read_labels(run), read_tokens(run)
-
-    def episodes() -> Iterator[Demonstration]:
-        for number, meta in enumerate(with_steps(run.episodes)):
-            label = labels.get(meta.ticket)
-            failed = np.nan if label is None else float(meta.outcome == Outcome.FAILURE)
-            known = tokens.get(meta.ticket, _unknown(meta.length) if label is None else tokens_of(run, label))
-            yield replace(
-                folder.episode(number),
-                scenario=meta.task,
-                fails=np.full(meta.length, failed, np.float32),
-                left=np.asarray(_unknown(meta.length) if label is None else label.time_to_failure, np.float32),
-                failing=known,
-            )
-
-    return episodes(), run.meta.action_spec, run.meta.observation_spec
-
-
-def _require_same_columns(run: Run, folder: LeRobotFolder) -> None:
-    """What `run.json` says about the columns and what `info.json` says must be the same, name by name."""
-    for what, said, found in (
-        ("actions", run.meta.action_spec.names, folder.action_names),
-        ("states", run.meta.observation_spec.state, folder.state_names),
-    ):
-        if tuple(said) != found:
-            raise EpisodeDataError(
-                f"{run.root}: meta/failsight/run.json has the {what} {', '.join(said)} and meta/info.json "
-                f"{', '.join(found)}; one of them was changed."
-            )
-
-
-def _unknown(length: int) -> Array:
-    return np.full(length, np.nan, np.float32)
+def _recognised(path: Path) -> Recognised[Demonstrations]:
+    return recognise(path, DEMONSTRATIONS, "data that can be trained on", advice=_ADVICE)

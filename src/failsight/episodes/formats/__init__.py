@@ -1,1 +1,12 @@
-"""Files of others: one reader per format of logs and demonstrations."""
+"""Files of other systems: one row per format, imported when it is tried. What a row needs says `formats.format`."""
+
+LOGS = {"actprobe": "failsight.episodes.formats.actprobe:FORMAT"}
+"""Logs to fit and judge on: `failsight import`."""
+DEMONSTRATIONS = {
+    "mobile-vla": "failsight.episodes.formats.mobile_vla:FORMAT",
+    "lerobot": "failsight.episodes.formats.lerobot:FORMAT",
+    "run": "failsight.labels.run_demonstrations:FORMAT",
+}
+"""Data a policy can be trained on: `failsight train-policy --data`."""
+GROUP = "failsight.formats"
+"""Entry points of this group, or `package.module:attribute`, add log formats from other packages."""

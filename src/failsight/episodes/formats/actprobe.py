@@ -21,11 +21,14 @@ from failsight.core.specs import Access, SignalColumn
 from failsight.core.types import Array
 from failsight.episodes.formats.actprobe_npz import COLUMNS as NPZ_COLUMNS
 from failsight.episodes.formats.actprobe_npz import NpzNotes, read_npz
+from failsight.episodes.formats.format import Format, LogFormat, ReadOptions, named_like
 from failsight.episodes.formats.json_lines import read_records
 from failsight.episodes.formats.log_steps import StepReader, StepTable
+from failsight.episodes.formats.npz_members import member_names
 from failsight.episodes.logged import Log, LoggedEpisode, notes_about, read_instruction
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".npz")
+_KINDS = {".jsonl": "JSON lines", ".jsonl.gz": "packed JSON lines", ".npz": "npz"}
 _ACTION, _BODY, _INNER = Access.ACTIONS, Access.PROPRIOCEPTION, Access.SAMPLES
 _KNOWN: Mapping[str, tuple[str, Access]] = {
     "action_norm": ("action", _ACTION),
@@ -40,25 +43,37 @@ _KNOWN: Mapping[str, tuple[str, Access]] = {
     "gripper_qpos_mean": ("m", _BODY),
     "gripper_qpos_vel": ("m/step", _BODY),
 }
+_NEEDED = ("episode_id", "success", "steps")
 LOG_LIMIT = 2**32
 """Bytes of all signals and hidden states of a log together."""
 
 
 def log_files(path: Path) -> list[Path]:
     """The log files of a folder, or the one file. Raises EpisodeDataError when there is none or one is no file."""
-    try:
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-    except OSError as error:
-        raise EpisodeDataError(f"Cannot list {path} ({error.strerror}).") from error
-    files = [p for p in inside if p.name.endswith(SUFFIXES) and not p.name.startswith(".")]
-    for file in files:
-        if not file.is_file():
-            raise EpisodeDataError(f"{file} is not a file; logs are files ending in {', '.join(SUFFIXES)}.")
+    files = named_like(path, SUFFIXES)
     if not files:
         if not path.exists():
             raise EpisodeDataError(f"{path} does not exist.")
         raise EpisodeDataError(f"{path} holds no ActProbe log; expected files ending in {', '.join(SUFFIXES)}.")
     return files
+
+
+def sniff_actprobe(path: Path) -> str:
+    """Counts of the files whose first one of a kind has ActProbe's names. Raises EpisodeDataError when it cannot be read."""
+    files = named_like(path, SUFFIXES)
+    kinds = {suffix: [f for f in files if f.name.endswith(suffix)] for suffix in SUFFIXES}
+    ours = {suffix: some for suffix, some in kinds.items() if some and _looks_ours(some[0])}
+    if not ours:
+        return ""
+    told = [f"{len(some)} {_KINDS[suffix]} file{'s' * (len(some) > 1)}" for suffix, some in ours.items()]
+    return f"{' and '.join(told)} in ActProbe's layout"
+
+
+def _looks_ours(file: Path) -> bool:
+    if file.suffix == ".npz":
+        return "signals10" in member_names(file)
+    first = next(iter(read_records(file)), None)
+    return first is None or "steps" in first.data
 
 
 def read_actprobe(files: Sequence[Path]) -> Log:
@@ -162,7 +177,7 @@ def _stem(path: Path) -> str:
 
 def _read_lines(path: Path, task: str, reader: StepReader) -> Iterator[_Part]:
     for where, record in read_records(path):
-        missing = [key for key in ("episode_id", "success", "steps") if key not in record]
+        missing = [key for key in _NEEDED if key not in record]
         if missing:
             raise EpisodeDataError(f"{where} has no {', '.join(missing)}; it is not an ActProbe log.")
         table = reader.read(record["steps"], where)
@@ -187,3 +202,11 @@ def _task_id(value: Any, where: str) -> str:
     return (
         read_text(value, f"{where} task_id") if isinstance(value, str) else str(read_count(value, f"{where} task_id"))
     )
+
+
+def _read(path: Path, options: ReadOptions) -> Log:
+    options.refuse_fields("actprobe")
+    return read_actprobe(log_files(path))
+
+
+FORMAT: LogFormat = Format(name="actprobe", sniff=sniff_actprobe, read=_read)

@@ -21,6 +21,7 @@ from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.textfiles import read_json_object
 from failsight.core.types import Array
 from failsight.episodes.demonstrations import Demonstration
+from failsight.episodes.formats.format import DemonstrationFormat, Demonstrations, Format, ReadOptions
 from failsight.episodes.formats.lerobot_rows import EpisodeRows, Rows, read_columns, read_schema, vectors
 from failsight.episodes.pictures import Video, embedded, inside, require_room
 
@@ -319,3 +320,17 @@ class _EpisodeTable:
 
 
 _SEGMENT = ("chunk_index", "file_index", "from_timestamp")
+
+
+def _sniff(path: Path) -> str:
+    ours = (path / "meta/failsight/run.json").is_file()
+    return "a LeRobot data set" if (path / "meta/info.json").is_file() and not ours else ""
+
+
+def _read(path: Path, options: ReadOptions) -> Demonstrations:
+    options.refuse_fields("lerobot")
+    folder = LeRobotFolder(path)
+    return folder.episodes(), *folder.specs()
+
+
+FORMAT: DemonstrationFormat = Format(name="lerobot", sniff=_sniff, read=_read)

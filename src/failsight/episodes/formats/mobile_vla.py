@@ -23,6 +23,7 @@ from failsight.core.foreign import read_array, read_pictures, read_text, require
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.types import Array
 from failsight.episodes.demonstrations import Demonstration
+from failsight.episodes.formats.format import DemonstrationFormat, Demonstrations, Format, ReadOptions
 from failsight.episodes.formats.hdf5 import UNREADABLE, find_dataset, hdf5_file, read_dataset
 from failsight.episodes.formats.hdf5_glance import require_harmless
 
@@ -251,3 +252,16 @@ def read_folder(folder: Path) -> tuple[Iterator[Demonstration], ActionSpec, Obse
             yield item
 
     return episodes(), spec, observation
+
+
+def _sniff(path: Path) -> str:
+    count = len(files_of(path)) if path.is_dir() else 0
+    return f"{count} Mobile-VLA HDF5 files" if count else ""
+
+
+def _read_all(path: Path, options: ReadOptions) -> Demonstrations:
+    options.refuse_fields("mobile-vla")
+    return read_folder(path)
+
+
+FORMAT: DemonstrationFormat = Format(name="mobile-vla", sniff=_sniff, read=_read_all)

@@ -10,7 +10,8 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -31,19 +32,31 @@ _DAMAGE = (
 )
 
 
+def member_names(path: Path) -> tuple[str, ...]:
+    """Names of the arrays. Raises EpisodeDataError when the file cannot be read."""
+    with _archive(path) as archive:
+        return tuple(_members(path, archive))
+
+
 def read_members(path: Path, needed: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, Array]:
     """The arrays called `needed`, and of those called `wanted` the ones that are there; name -> most bytes it may have.
 
     Raises EpisodeDataError naming file and array when one is missing, damaged, of objects, or larger than the limit.
     """
+    with _archive(path) as archive:
+        infos = _members(path, archive)
+        missing = [name for name in needed if name not in infos]
+        if missing:
+            raise EpisodeDataError(f"{path} has no array {', '.join(missing)}; it is not an ActProbe npz log.")
+        limits = {**needed, **{name: limit for name, limit in wanted.items() if name in infos}}
+        return {name: _read(f"{path}: {name}", archive, infos[name], limit) for name, limit in limits.items()}
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = _members(path, archive)
-            missing = [name for name in needed if name not in infos]
-            if missing:
-                raise EpisodeDataError(f"{path} has no array {', '.join(missing)}; it is not an ActProbe npz log.")
-            limits = {**needed, **{name: limit for name, limit in wanted.items() if name in infos}}
-            return {name: _read(f"{path}: {name}", archive, infos[name], limit) for name, limit in limits.items()}
+            yield archive
     except OSError as error:
         raise EpisodeDataError(f"Cannot read {path} ({error.strerror or error}).") from error
     except _DAMAGE as error:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from failsight.core.errors import EpisodeDataError, FailsightError, StorageError
-from failsight.episodes.formats.actprobe import SUFFIXES, log_files
+from failsight.episodes.formats import LOGS
+from failsight.episodes.formats.format import Recognised, UnrecognisedError, recognise
 from failsight.episodes.logged import Log, LogOrigin
 from failsight.episodes.meta import write_text_atomic
 from failsight.episodes.run import Run
@@ -44,7 +45,7 @@ _ROBOCASA = frozenset(
 """Its 24 atomic tasks."""
 
 
-def recognise(log: Log) -> str:
+def released_as(log: Log) -> str:
     """Name of the released log that this is, wholly or in part; empty for any other."""
     names = {column.name for column in log.columns}
     tasks, hidden = {e.task for e in log.episodes}, log.episodes[0].hidden
@@ -78,9 +79,17 @@ def log_folders(place: Path) -> list[Path]:
 
 def _holds_logs(folder: Path) -> bool:
     try:
-        return any(f.name.endswith(SUFFIXES) for f in folder.iterdir())
-    except OSError:
+        found: Recognised[Log] = recognise(folder, LOGS, "log")
+        return bool(found)
+    except UnrecognisedError:
+        return False
+    except EpisodeDataError:
         return True
+
+
+def _files(folder: Path) -> list[Path]:
+    """Everything a log consists of; hidden files are nobody's."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
 
 
 class Imported(NamedTuple):
@@ -120,8 +129,8 @@ def import_logs(place: Path, folder: Path, note: Callable[[str], None]) -> Impor
 
 
 def _import(source: Path, out: Path, note: Callable[[str], None]) -> None:
-    log = read_log("actprobe", source)
-    origin = ORIGINS.get(recognise(log), LogOrigin(policy=source.name, suite=source.name))
+    log = read_log(source).log
+    origin = ORIGINS.get(released_as(log), LogOrigin(policy=source.name, suite=source.name))
     run = store_labelled(log, out, origin)
     note(f"{source.name}: {len(run.episodes)} episodes")
     for line in log.notes:
@@ -130,7 +139,7 @@ def _import(source: Path, out: Path, note: Callable[[str], None]) -> None:
 
 def _digest(log: Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for file in log_files(log):
+    for file in _files(log):
         try:
             digest.update(f"{file.name} {file.stat().st_size} ".encode())
             with file.open("rb") as stream:
