@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.types import PolicyOutput, Step
-from failsight.signals.bank import SIGNAL_NAMES, SIGNAL_UNITS, SignalBank, replay_signals
+from failsight.signals.bank import SIGNAL_NAMES, SIGNAL_UNITS, SignalBank, bank_columns, replay_signals
 from failsight.signals.patterns import PatternSignals
 from failsight.signals.uncertainty import UncertaintySignals
 from failsight.signals.window import Window
@@ -132,13 +134,70 @@ def _again(chunk, t):
     return Step(index=t, state=np.zeros(4, np.float32), action=chunk[t], output=output, cursor=t, replan=False)
 
 
-def test_patterns_need_cartesian_actions():
-    joints = tuple(Dimension(name=f"joint{i}", kind="delta", unit="rad", hold=0.0) for i in range(3))
-    spec = ActionSpec(dimensions=joints, frame="joint", rate_hz=10, gripper_closed_sign=1)
-    with pytest.raises(SpecMismatchError, match="missing"):
-        PatternSignals(spec, OBSERVATIONS)
-    with pytest.raises(SpecMismatchError, match="no entry"):
-        PatternSignals(ACTIONS, ObservationSpec(state=("x_m",), cameras=()))
+def without(dimensions=(), entries=()):
+    """The point robot without these action dimensions and state entries."""
+    kept = tuple(d for d in ACTIONS.dimensions if d.name not in dimensions)
+    names = tuple(name for name in OBSERVATIONS.state if name not in entries)
+    return replace(ACTIONS, dimensions=kept), replace(OBSERVATIONS, state=names)
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "entries", "absent"),
+    [
+        ((), (), ()),
+        ((), ("gripper_open01",), ("grip_gap", "slip")),
+        (("gripper",), ("gripper_open01",), ("gripper_toggles", "grip_gap", "slip", "gripper_split")),
+        (("dz",), (), ("reversals_z", "command_residual")),
+        ((), ("z_m",), ("progress", "command_residual", "low")),
+        (("dx", "dy", "dz"), (), ("reversals_x", "reversals_y", "reversals_z", "command_residual", "overlap")),
+    ],
+)
+def test_signals_a_robot_lacks_something_for_are_absent_and_the_others_as_before(dimensions, entries, absent):
+    steps = make_steps(40, 4, 4)
+    actions, observations = without(dimensions, entries)
+    names = [column.name for column in bank_columns(actions, observations)] if actions.dimensions[1:] else []
+    patterns = PatternSignals(actions, observations)
+    assert patterns.names == tuple(name for name in PatternSignals.names if name not in absent)
+    assert len(patterns.units) == len(patterns.names)
+    assert not names or names == [name for name in SIGNAL_NAMES if name not in absent]
+    dims = [i for i, d in enumerate(ACTIONS.dimensions) if d.name not in dimensions]
+    states = [i for i, name in enumerate(OBSERVATIONS.state) if name not in entries]
+    fewer = [replace(s, state=s.state[states], action=s.action[dims], output=_narrowed(s.output, dims)) for s in steps]
+    whole, found = run(PatternSignals(ACTIONS, OBSERVATIONS), steps), run(patterns, fewer)
+    same = [P[name] for name in patterns.names if name != "overlap" or "dz" not in dimensions]
+    mine = [i for i, name in enumerate(patterns.names) if P[name] in same]
+    assert np.array_equal(found[:, mine], whole[:, same])
+
+
+def _narrowed(output, dims):
+    samples = None if output.samples is None else output.samples[:, :, dims]
+    members = None if output.members is None else output.members[:, :, dims]
+    return replace(output, chunk=output.chunk[:, dims], samples=samples, members=members)
+
+
+def test_a_wheeled_base_has_seven_signals_and_a_joint_arm_too():
+    """Six of uncertainty and the overlap of chunks; joints may be absolute, and their bank saves and loads."""
+    for kind in ("velocity", "absolute"):
+        joints = tuple(Dimension(name=f"joint{i}", kind=kind, unit="rad", hold=0.0) for i in range(4))
+        spec = ActionSpec(dimensions=joints, frame="joint", rate_hz=10, gripper_closed_sign=1)
+        observations = ObservationSpec(state=("a", "b", "c", "d"), cameras=())
+        assert [c.name for c in bank_columns(spec, observations)] == [*UncertaintySignals.names, "overlap"]
+        steps = make_steps(30, 4, 4)
+        whole, bank = replay_signals(steps, spec, observations), SignalBank(spec, observations)
+        assert whole.shape == (30, 7)
+        assert np.isfinite(whole).all()
+        bank.reset()
+        for step in steps[:11]:
+            bank.update(step)
+        other = SignalBank(spec, observations)
+        other.load_state(bank.save_state())
+        assert np.array_equal(other.update(steps[11]).astype(np.float32), whole[11])
+
+
+def test_a_robot_that_moves_nothing_is_refused():
+    actions, observations = without(("dx", "dy", "dz"))
+    with pytest.raises(SpecMismatchError, match=r"none of the action dimensions \(gripper\) moves"):
+        SignalBank(actions, observations)
 
 
 def test_the_bank_saves_and_loads_mid_episode():

@@ -17,7 +17,7 @@ from failsight.episodes.meta import RunMeta
 from failsight.episodes.run import Episode, Run
 from failsight.predictors.hazard import EDGES, SURVIVES, UNKNOWN, bin_labels, edges_for
 from failsight.predictors.missing import present
-from failsight.signals.bank import SIGNAL_COLUMNS, replay_signals
+from failsight.signals.bank import bank_columns, replay_signals
 from failsight.signals.sampling import SAMPLING_COLUMNS, SamplingSignals
 
 
@@ -93,7 +93,9 @@ def _signals(episode: Episode, meta: RunMeta, sampling: bool) -> Array:
 
 def signal_columns(run: Run, sampling: bool = False) -> tuple[SignalColumn, ...]:
     """What the columns of `LabelledSequence.signals` are."""
-    return run.meta.signals or SIGNAL_COLUMNS + (SAMPLING_COLUMNS if sampling else ())
+    meta = run.meta
+    own = bank_columns(meta.action_spec, meta.observation_spec) if not meta.signals else ()
+    return meta.signals or own + (SAMPLING_COLUMNS if sampling else ())
 
 
 def shared_edges(sequences: Sequence[LabelledSequence]) -> tuple[int, ...]:

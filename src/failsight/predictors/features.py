@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,14 @@ from failsight.signals.bank import SIGNAL_NAMES
 
 _LOG = ("epistemic_spread", "action_variance", "max_joint_variance", "command_residual", "slip", "overlap")
 _CLIP = 5.0
-LOG_MASK = np.array([name in _LOG for name in SIGNAL_NAMES])
+
+
+def log_mask(names: Sequence[str]) -> Array:
+    """(S,) bool: signals of failsight's own whose logarithm is taken, by name."""
+    return np.array([name in _LOG for name in names], bool)
+
+
+LOG_MASK = log_mask(SIGNAL_NAMES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import Access, ActionSpec, ObservationSpec, SignalColumn
 from failsight.core.types import Array, Step
-from failsight.signals.patterns import PatternSignals
+from failsight.signals.patterns import PatternSignals, moving
 from failsight.signals.uncertainty import UncertaintySignals
 
 UNCERTAINTY_NAMES = UncertaintySignals.names
@@ -28,14 +29,25 @@ SIGNAL_COLUMNS = tuple(
 )
 
 
-class SignalBank:
-    """The six uncertainty signals and the weak failure patterns, computed once per control step."""
+def bank_columns(actions: ActionSpec, observations: ObservationSpec) -> tuple[SignalColumn, ...]:
+    """What a bank computes on this robot: `SIGNAL_COLUMNS` without those it lacks something for."""
+    names = SignalBank(actions, observations).names
+    return tuple(column for column in SIGNAL_COLUMNS if column.name in names)
 
-    names, units = SIGNAL_NAMES, SIGNAL_UNITS
+
+class SignalBank:
+    """The six uncertainty signals and the weak failure patterns that the robot has what is needed for, once per step."""
 
     def __init__(self, actions: ActionSpec, observations: ObservationSpec) -> None:
-        self._uncertainty = UncertaintySignals(actions.scalable, actions.rate_hz)
+        """Raises SpecMismatchError when no action dimension moves anything."""
+        if not moving(actions).any():
+            raise SpecMismatchError(
+                f"Signals are about motion, and none of the action dimensions ({', '.join(actions.names) or 'none'}) moves."
+            )
+        self._uncertainty = UncertaintySignals(moving(actions), actions.rate_hz)
         self._patterns = PatternSignals(actions, observations)
+        self.names = self._uncertainty.names + self._patterns.names
+        self.units = self._uncertainty.units + self._patterns.units
         self._values = np.zeros(len(self.names))
         self._split = len(self._uncertainty.names)
 

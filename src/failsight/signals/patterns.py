@@ -1,5 +1,7 @@
 """Weak failure patterns: what a robot in trouble does, all causal.
 
+Each needs something of the robot (`needs_of`); where that is lacking, the signal is absent.
+
 | name | meaning | unit |
 |---|---|---|
 | reversals_x, _y, _z | share of the last second in which the action along that axis changed its sign | 1 |
@@ -20,44 +22,71 @@ from __future__ import annotations
 
 import numpy as np
 
-from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.timing import steps_in
 from failsight.core.types import Array, Step
 from failsight.signals.window import Window
 
+_AXES, _TOOL, _OPENING = ("dx", "dy", "dz"), ("x_m", "y_m", "z_m"), "gripper_open01"
 _SPAN_S, _TOGGLE_S, _RESIDUAL_S, _AHEAD_S = 1.0, 2.0, 0.25, 0.25
 
 
-class PatternSignals:
-    """Streaming implementation for Cartesian delta actions with one gripper."""
+def needs_of(name: str) -> tuple[str, ...]:
+    """Action dimensions and state entries without which a pattern cannot be computed; `*`: any that moves."""
+    if name.startswith("reversals_"):
+        return (f"d{name[-1]}",)
+    tool, gripper = _TOOL, ("gripper",)
+    table = {"progress": tool, "low": tool, "command_residual": (*_AXES, *tool), "overlap": ("*",)}
+    return {**table, "grip_gap": (*gripper, _OPENING), "slip": (*gripper, _OPENING)}.get(name, gripper)
 
-    names = (
+
+def _has(need: str, actions: ActionSpec, observations: ObservationSpec) -> bool:
+    return bool(moving(actions).any()) if need == "*" else need in (*actions.names, *observations.state)
+
+
+def moving(actions: ActionSpec) -> Array:
+    """(A,) bool: dimensions that move something, which is all but those with two values (a gripper)."""
+    return np.array([dimension.kind != "binary" for dimension in actions.dimensions], bool)
+
+
+class PatternSignals:
+    """Streaming implementation for Cartesian actions with one gripper; on another robot, those it has what is needed for.
+
+    `names` and `units` of an instance are those of its robot.
+    """
+
+    names: tuple[str, ...] = (
         *(f"reversals_{axis}" for axis in "xyz"),
         *("progress", "gripper_toggles", "command_residual", "grip_gap", "slip", "overlap"),
         *("gripper_split", "low"),
     )
-    units = ("1", "1", "1", "1", "count", "m", "1", "1", "action^2", "1", "m")
+    units: tuple[str, ...] = ("1", "1", "1", "1", "count", "m", "1", "1", "action^2", "1", "m")
 
     def __init__(self, actions: ActionSpec, observations: ObservationSpec) -> None:
-        missing = {"dx", "dy", "dz", "gripper"} - set(actions.names)
-        if missing:
-            raise SpecMismatchError(
-                f"Pattern signals need the action dimensions dx, dy, dz, gripper; missing: {sorted(missing)}. "
-                f"This policy has: {', '.join(actions.names)}."
-            )
-        self._axes = np.array([actions.names.index(f"d{a}") for a in "xyz"])
+        able = [all(_has(need, actions, observations) for need in needs_of(name)) for name in type(self).names]
+        self._present = np.flatnonzero(able)
+        self._whole, self._values = all(able), np.zeros(len(able))
+        self.names = tuple(type(self).names[i] for i in self._present)
+        self.units = tuple(type(self).units[i] for i in self._present)
+        self._signed = np.array([i for i, name in enumerate(_AXES) if name in actions.names], int)
+        self._axes = np.array([actions.names.index(_AXES[i]) for i in self._signed], int)
         self._scale = np.array([actions.dimensions[i].scale for i in self._axes])
-        self._gripper, self._closed = actions.names.index("gripper"), actions.gripper_closed_sign
-        self._moving = np.flatnonzero(actions.scalable)
-        self._xyz = np.array([observations.index(f"{a}_m") for a in "xyz"])
-        self._open = observations.index("gripper_open01")
-        span, rate_hz = steps_in(_SPAN_S, actions.rate_hz, 2), actions.rate_hz
+        self._gripper = actions.names.index("gripper") if "gripper" in actions.names else None
+        self._closed = actions.gripper_closed_sign
+        self._moving = np.flatnonzero(moving(actions))
+        tool = all(name in observations.state for name in _TOOL)
+        self._xyz = np.array([observations.index(name) for name in _TOOL]) if tool else None
+        self._commanded = len(self._axes) == len(_AXES)
+        self._open = observations.state.index(_OPENING) if _OPENING in observations.state else None
+        self._windows(actions.rate_hz)
+
+    def _windows(self, rate_hz: float) -> None:
+        span = steps_in(_SPAN_S, rate_hz, 2)
         self._residual_span, self._ahead = steps_in(_RESIDUAL_S, rate_hz), steps_in(_AHEAD_S, rate_hz)
-        self._signs = Window(span, 3)
+        self._signs = Window(span, len(self._axes))
         self._path = Window(max(span, self._residual_span) + 1, 3)
         self._grip = Window(steps_in(_TOGGLE_S, rate_hz, 2), 1)
-        self._sent = Window(self._residual_span, 3)
+        self._sent = Window(self._residual_span, len(self._axes))
         self._overlap, self._split = 0.0, 0.0
         self._last_chunk: Array | None = None
         self._since_replan, self._last_gap = 0, np.nan
@@ -70,28 +99,46 @@ class PatternSignals:
         self._since_replan, self._last_gap = 0, np.nan
 
     def update(self, step: Step, out: Array) -> None:
-        """Write the eleven values into `out`."""
-        position = step.state[self._xyz].astype(np.float64)
-        action = step.action[self._axes].astype(np.float64)
-        self._path.push(position)
-        out[5] = self._residual(position)
-        self._sent.push(action * self._scale)
-        self._signs.push(np.sign(action) * (np.abs(action) > 0.05))
-        closing = step.action[self._gripper] * self._closed > 0
-        self._grip.push(np.array([1.0 if closing else 0.0]))
+        """Write the values into `out` (len(names),)."""
+        values = out if self._whole else self._values
+        if self._xyz is not None:
+            self._track(step.state[self._xyz].astype(np.float64), values)
+        if len(self._axes):
+            self._turn(step.action[self._axes].astype(np.float64), values)
+        if self._gripper is not None:
+            self._hold(step, self._gripper, values)
         if step.replan:
             self._compare_chunks(step)
         self._since_replan += 1
+        values[8], values[9] = self._overlap, self._split
+        if not self._whole:
+            out[:] = values[self._present]
+
+    def _track(self, position: Array, values: Array) -> None:
+        """Where the tool is: progress, residual against what was sent before, height."""
+        self._path.push(position)
+        if self._commanded:
+            values[5] = self._residual(position)
+        values[3], values[10] = self._progress(), position[2]
+
+    def _turn(self, action: Array, values: Array) -> None:
+        """What is sent along the axes: sign changes."""
+        self._sent.push(action * self._scale)
+        self._signs.push(np.sign(action) * (np.abs(action) > 0.05))
         signs = self._signs.view()
-        out[0:3] = (signs[1:] * signs[:-1] < 0).mean(0) if len(signs) > 1 else 0.0
-        out[3] = self._progress()
-        grip = self._grip.view()[:, 0]
-        out[4] = np.abs(np.diff(grip)).sum()
+        values[self._signed] = (signs[1:] * signs[:-1] < 0).mean(0) if len(signs) > 1 else 0.0
+
+    def _hold(self, step: Step, gripper: int, values: Array) -> None:
+        """What the gripper is told, and how far it is open."""
+        closing = step.action[gripper] * self._closed > 0
+        self._grip.push(np.array([1.0 if closing else 0.0]))
+        values[4] = np.abs(np.diff(self._grip.view()[:, 0])).sum()
+        if self._open is None:
+            return
         gap = float(step.state[self._open]) if closing else np.nan
-        out[6] = gap if closing else 1.0
-        out[7] = max(0.0, self._last_gap - gap) if np.isfinite(gap - self._last_gap) else 0.0
+        values[6] = gap if closing else 1.0
+        values[7] = max(0.0, self._last_gap - gap) if np.isfinite(gap - self._last_gap) else 0.0
         self._last_gap = gap
-        out[8], out[9], out[10] = self._overlap, self._split, position[2]
 
     def _residual(self, position: Array) -> float:
         if self._sent.count < self._residual_span:
@@ -114,11 +161,11 @@ class PatternSignals:
         if self._last_chunk is not None:
             old = self._last_chunk[self._since_replan :]
             shared = min(len(old), len(chunk))
-            if shared:
+            if shared and len(self._moving):
                 difference = old[:shared] - chunk[:shared]
                 self._overlap = float((difference * difference).mean())
         self._last_chunk, self._since_replan = chunk, 0
-        if step.output.samples is not None:
+        if step.output.samples is not None and self._gripper is not None:
             will_close = step.output.samples[:, : self._ahead, self._gripper] * self._closed > 0
             planned = step.output.chunk[: self._ahead, self._gripper] * self._closed > 0
             self._split = float((will_close != planned).mean())

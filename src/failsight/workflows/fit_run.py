@@ -12,6 +12,7 @@ import numpy as np
 
 from failsight.core.contracts import Predictor
 from failsight.core.errors import FailsightError
+from failsight.core.types import Array
 from failsight.episodes.run import Run
 from failsight.evaluation.scoring import score_all
 from failsight.labels.table import read_labels
@@ -21,11 +22,20 @@ from failsight.monitor.senses import usual_of
 from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import TriggerRule, episode_statistic
 from failsight.predictors.baselines import ClockPredictor, TaskPriorPredictor
-from failsight.predictors.dataset import FitSplit, LabelledSequence, build_sequences, permute_labels, split_sequences
+from failsight.predictors.dataset import (
+    FitSplit,
+    LabelledSequence,
+    build_sequences,
+    permute_labels,
+    signal_columns,
+    split_sequences,
+)
+from failsight.predictors.features import log_mask
 from failsight.predictors.fit_mlp import fit_mlp
 from failsight.predictors.fit_recurrent import RecurrentOptions, fit_recurrent, merge_members
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.runtime.pool import run_pool
+from failsight.signals.bank import SIGNAL_NAMES
 from failsight.workflows.bundle_metrics import held_out_metrics, save_metrics
 
 DEFAULT = "recurrent"
@@ -79,7 +89,8 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
     sequences = build_sequences(run, read_labels(run))
     split = split_sequences(sequences, options.seed)
     note(f"fitting on {len(split.train)} episodes, validating on {len(split.validate)}")
-    ensemble, permuted = fit_ensembles(split, options, bundle.parent / "tensorboard", workers)
+    log = note_signals(run, note)
+    ensemble, permuted = fit_ensembles(split, options, bundle.parent / "tensorboard", workers, log)
     predictors = {DEFAULT: ensemble} | (fit_baselines(split, options) if options.controls else {})
     note(f"calibrating on {len(split.calibrate)} episodes")
     rules = {name: choose_rule(p, split.validate, options) for name, p in predictors.items()}
@@ -108,11 +119,21 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
     )
 
 
+def note_signals(run: Run, note: Callable[[str], None]) -> Array:
+    """(S,) bool: signals of the run whose logarithm is taken; says which ones its robot lacks something for."""
+    names = [column.name for column in signal_columns(run)]
+    absent = [] if run.meta.signals else [name for name in SIGNAL_NAMES if name not in names]
+    if absent:
+        note(f"signals this robot lacks something for are left out: {', '.join(absent)}")
+    return log_mask(names)
+
+
 def fit_baselines(split: FitSplit, options: FitOptions) -> dict[str, Any]:
-    """The SALUS-style network, the clock and the task's failure rate."""
+    """The SALUS-style network (where failure types are known), the clock and the task's failure rate."""
     failed = [s.failed for s in split.train]
+    typed = any(s.kind >= 0 for s in split.train)
     return {
-        "salus_mlp": fit_mlp(split.train, split.validate, options.seed),
+        **({"salus_mlp": fit_mlp(split.train, split.validate, options.seed)} if typed else {}),
         "clock": ClockPredictor.fit([len(s.signals) for s in split.train], failed),
         "task_prior": TaskPriorPredictor.fit([s.task for s in split.train], failed),
     }
@@ -125,10 +146,12 @@ class _Member(NamedTuple):
     permuted: bool
 
 
-def fit_ensembles(split: FitSplit, options: FitOptions, log_dir: Path, workers: int) -> tuple[Any, list[Any]]:
+def fit_ensembles(
+    split: FitSplit, options: FitOptions, log_dir: Path, workers: int, log: Array | None = None
+) -> tuple[Any, list[Any]]:
     """The default predictor and the permuted-label control, members shared out among processes.
 
-    The control is as many single members as the ensemble has, each on another permutation: one permuted fit ranks
+    `log` marks the signals to take the logarithm of, by default those of a whole bank. The control is as many single members as the ensemble has, each on another permutation: one permuted fit ranks
     episodes by a random function of the same features, so a single one can land well off 0.5; several show where the
     control is centred and how far it strays.
     """
@@ -138,7 +161,7 @@ def fit_ensembles(split: FitSplit, options: FitOptions, log_dir: Path, workers: 
         for i in range(options.recurrent.members)
     ]
     data = partial(_identity, (split.train, split.validate))
-    fitted = dict(run_pool(data, partial(_fit_member, options, log_dir), tickets, workers))
+    fitted = dict(run_pool(data, partial(_fit_member, options, log_dir, log), tickets, workers))
     real = [fitted[t] for t in tickets if not t.permuted]
     return merge_members(real), [fitted[t] for t in tickets if t.permuted]
 
@@ -147,14 +170,16 @@ def _identity(value: Any) -> Any:
     return value
 
 
-def _fit_member(options: FitOptions, log_dir: Path, data: tuple[Any, Any], ticket: _Member) -> RecurrentPredictor:
+def _fit_member(
+    options: FitOptions, log_dir: Path, log: Array | None, data: tuple[Any, Any], ticket: _Member
+) -> RecurrentPredictor:
     train, validate = data
     if not ticket.permuted:
         folder = log_dir / f"member{ticket.number}"
-        return fit_recurrent(train, validate, options.recurrent, folder, indices=(ticket.number,))
+        return fit_recurrent(train, validate, options.recurrent, folder, indices=(ticket.number,), log=log)
     seed = options.seed + 1000 * (ticket.number + 1)
     single = replace(options.recurrent, members=1, seed=seed)
-    return fit_recurrent(permute_labels(train, seed), permute_labels(validate, seed + 1), single)
+    return fit_recurrent(permute_labels(train, seed), permute_labels(validate, seed + 1), single, log=log)
 
 
 def choose_rule(predictor: Predictor, episodes: Sequence[LabelledSequence], options: FitOptions) -> TriggerRule:
