@@ -12,8 +12,8 @@ from inspect import getdoc
 from typing import Any, Literal
 
 from failsight.core.contracts import Intervention
-from failsight.core.errors import FailsightError, UnknownNameError
-from failsight.core.registry import load
+from failsight.core.errors import FailsightError
+from failsight.core.registry import foreign, warn_of_claims
 from failsight.interventions.gate import GateEntry
 from failsight.interventions.ladder import Ladder
 from failsight.interventions.placebo import Forced
@@ -120,19 +120,21 @@ _ROWS = (
     ),
 )
 ARMS: Mapping[str, Arm] = {arm.key: arm for arm in _ROWS}
+GROUP = "failsight.interventions"
+"""Entry points under which other packages register arms."""
 _WORDS = ("title", "sentence", "asks", "autonomous", "rung", "gated", "random")
 
 
 def find_arm(name: str) -> Arm:
-    """A row of the table, or `package.module:Attribute`: an Arm, or an intervention that takes no arguments.
+    """A row of the table, or what an installed package or an address `package.module:Attribute` gives: an Arm, or an
+    intervention that takes no arguments.
 
-    Raises UnknownNameError with the nearest names, FailsightError when the attribute is neither.
+    Raises UnknownNameError with the nearest names, FailsightError when it is neither.
     """
     if name in ARMS:
+        warn_of_claims(name, GROUP)
         return ARMS[name]
-    if ":" not in name:
-        raise UnknownNameError("arm", name, ARMS)
-    return _foreign(name, load(name))
+    return _foreign(name, foreign("arm", name, ARMS, GROUP))
 
 
 def _foreign(name: str, found: Any) -> Arm:
