@@ -9,6 +9,7 @@ import pytest
 import torch
 from lattice_data import WORDS, action_spec, make_config, make_data, save_family
 
+from failsight.core.rng import keyed_rng
 from failsight.core.types import EpisodeKey, Task
 from failsight.policies.vla.backbone import VLMBackbone
 from failsight.policies.vla.design import BackboneConfig, HistoryConfig
@@ -171,6 +172,19 @@ def test_a_policy_told_anew_shows_the_reset_token(data):
         (["go left"], [False]), (["go right"], [True]), (["go left"], [False])
     ]  # fmt: skip
     assert action_spec(7).names[6] == "gripper"
+
+
+def test_a_flow_heads_noise_hangs_on_episode_and_step_alone(data):
+    """The key and nothing of this process: `keyed_rng` gives the same numbers in every one."""
+    policy = VLAPolicy(VLAModel(make_config(data, "tiny", "", "flow", "one-step", "full")))
+    key, given = EpisodeKey(seed=4, task="t", episode=2), []
+    sample = policy.model.head.sample
+    policy.model.head.sample = lambda features, noise: (given.append(noise), sample(features, noise))[1]
+    policy.reset(Task(id="t", suite="s", instruction="go left", horizon=9), key)
+    policy.infer({"observation.images.cam0": data.images["cam0"][0], "observation.state": data.states[0]}, 3)
+    assert np.array_equal(
+        given[0].numpy(), keyed_rng(4, "t", 2, "flow", 3).standard_normal(given[0].shape, dtype=np.float32)
+    )
 
 
 def test_the_shipped_policys_three_losses():
