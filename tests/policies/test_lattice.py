@@ -8,12 +8,21 @@ import pytest
 import torch
 from lattice_data import FAMILIES, make_config, make_data, save_family
 
-from failsight.core.errors import FailsightError
-from failsight.core.types import EpisodeKey, Task
-from failsight.policies.vla.design import HEADS, HISTORIES, HeadConfig, HistoryConfig, cells, require_cell
+from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.core.types import EpisodeKey, Step, Task
+from failsight.policies.vla.design import (
+    HEADS,
+    HISTORIES,
+    FailureConfig,
+    HeadConfig,
+    HistoryConfig,
+    cells,
+    require_cell,
+)
 from failsight.policies.vla.families import NAMES
 from failsight.policies.vla.model import VLAModel
 from failsight.policies.vla.streaming import VLAPolicy
+from failsight.signals.uncertainty import UncertaintySignals
 from failsight.testing import checks
 from failsight.training.loop import Hooks, Split, Training, fit
 from failsight.training.options import FitConfig
@@ -140,6 +149,100 @@ def test_every_cell_keeps_sessions_apart_and_heeds_a_new_instruction(head, histo
     checks.check_policy_sessions(policy, sessions, count=6)
     # the untrained action tokens of a discrete head may round to the same bins, whatever it was told
     checks.check_reinstruct(policy, task, key, "go to the bottle right", heeds=head != "discrete")
+
+
+def joint(data, **changes):
+    """The shipped policies' cell: one frame in which everything sees everything, an ensemble with a flow field."""
+    config = make_config(data, "tiny", "", "ensemble", "one-step", "full", chunk=4, attention="joint")
+    head = replace(config.head, members=3, samples=5)
+    history = HistoryConfig(kind="one-step", window=1, stride=2)
+    return replace(config, head=head, history=history, **changes)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_state": False}, {"failure": FailureConfig(width=16)}])
+def test_the_joint_cell_trains_saves_resumes_and_loads(data, options, tmp_path):
+    data = make_data(tmp_path / "labelled", labels=True)
+    config = joint(data, **options)
+    before = Training(data, config, FIT, Split((0, 1), (0, 1)), tmp_path / "x", None, None, Hooks()).validation()
+    whole = fit(data, config, FIT, SPLIT, tmp_path / "whole")
+    fit(data, config, FIT, SPLIT, tmp_path / "cut", hooks=Hooks(stop_at=3))
+    cut = fit(data, config, FIT, SPLIT, tmp_path / "cut")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    first, second = VLAPolicy.load(whole.last), VLAPolicy.load(cut.last)
+    assert _validation(first.model, data, config) < before["total"]
+    for one, other in zip(stream(first, data), stream(second, data), strict=True):
+        assert np.array_equal(one.chunk, other.chunk)
+        assert np.array_equal(one.members, other.members)
+        assert np.array_equal(one.samples, other.samples)
+    assert first.execute == 2
+
+
+def test_an_ensemble_shows_members_and_draws_and_the_signals_read_them(data):
+    """The chunk is the members' mean; the spread is theirs and not that of the drawn chunks."""
+    torch.manual_seed(0)
+    policy = VLAPolicy(VLAModel(joint(data)))
+    with torch.no_grad():
+        for member in policy.model.head.members:
+            member[2].weight *= 20  # beyond what may be executed
+    output = stream(policy, data)[3]
+    assert (output.members.shape, output.samples.shape, output.hidden.shape) == ((3, 4, 3), (5, 4, 3), (64,))
+    limit = np.array(data.action_spec.high)
+    np.testing.assert_allclose(
+        output.chunk, np.clip(output.members.astype(np.float32).mean(0), -limit, limit), atol=5e-3
+    )
+    assert np.abs(output.members).max() > limit.max(), "a spread is not cut by what may be executed"
+    signals, found = UncertaintySignals(np.ones(3, bool), 2.5), np.zeros(6)
+    signals.update(
+        Step(index=3, state=data.states[3], action=output.chunk[3], output=output, cursor=3, replan=True), found
+    )
+    assert found[0] == pytest.approx(output.members[:, 3].astype(float).std(0).__pow__(2).mean() ** 0.5)
+    assert found[2] == pytest.approx(output.samples[:, 3].astype(float).var(0).mean())
+
+
+def test_the_joint_cell_streams_what_it_was_trained_on(data):
+    policy = VLAPolicy(VLAModel(joint(data)))
+    streamed = np.stack([output.chunk for output in stream(policy, data)])
+    windows = Windows(data, policy.config, (0,), None)
+    batch = windows.batch(np.arange(len(windows)), None)
+    with torch.inference_mode():
+        seen = policy.model.features(batch.images, batch.states, batch.texts, batch.resets).acts
+        trained = windows.actions.backward(policy.model.head(seen[..., :32])[:, -1].numpy())
+    np.testing.assert_allclose(streamed, np.clip(trained, -2, 2), atol=2e-4)
+    changed = batch.states + 1
+    with torch.inference_mode():
+        other = policy.model.features(batch.images, changed, batch.texts, batch.resets).acts
+    assert float((other - seen).abs().amax((1, 2)).min()) > 1e-4, "the state is a token that all others see"
+
+
+def test_a_policy_without_a_reset_token_reads_a_new_instruction_like_a_first_one(data):
+    torch.manual_seed(0)
+    policy = VLAPolicy(VLAModel(joint(data, reset_token=False)))
+    told = stream(policy, data, 0)[4]
+    policy.reset(Task(id="t", suite="s", instruction="go", horizon=50), EpisodeKey(seed=0, task="t", episode=0))
+    policy.reinstruct(data.episodes[0].instruction)
+    again = policy.infer(list(observations(data, 0))[4], 4)
+    assert np.array_equal(again.chunk, told.chunk)
+    policy.model.config = replace(policy.model.config, reset_token=True)
+    assert not np.array_equal(policy.infer(list(observations(data, 0))[4], 4).chunk, told.chunk)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"family": "llava"}, "--backbone.family llava"),
+        ({"tuning": "lora"}, "--backbone.tuning lora"),
+        ({"source": "tabletop-strong"}, "--backbone.source tabletop-strong"),
+        ({"history": "interleaved"}, "--history.kind interleaved"),
+    ],
+)
+def test_joint_attention_says_what_it_does_not_go_with(data, changes, told):
+    history = changes.pop("history", "one-step")
+    config = make_config(data, "tiny", "", "ensemble", history, "full", attention="joint")
+    config = replace(config, backbone=replace(config.backbone, **changes))
+    with pytest.raises(FailsightError, match=f"Joint attention does not go with {told}: it is the tiny backbone's"):
+        VLAModel(config)
+    with pytest.raises(UnknownNameError, match="joint"):
+        VLAModel(replace(config, backbone=replace(config.backbone, attention="jiont")))
 
 
 def test_a_flow_policy_does_not_depend_on_the_process(data, tmp_path):

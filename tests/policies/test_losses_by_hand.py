@@ -13,6 +13,7 @@ from failsight.core.rng import keyed_rng
 from failsight.core.types import EpisodeKey, Task
 from failsight.policies.vla.backbone import VLMBackbone
 from failsight.policies.vla.design import BackboneConfig, HistoryConfig
+from failsight.policies.vla.ensemble import EnsembleHead, bootstrap
 from failsight.policies.vla.failure_head import Foresight, failure_error
 from failsight.policies.vla.heads import FlowHead, Loss
 from failsight.policies.vla.model import VLAModel
@@ -218,3 +219,40 @@ def test_a_flow_head_learns_the_way_from_noise_to_the_experts_chunk(data):
     mixed = seen[0][0]  # a quarter of the way: 0.25 x 1 + 0.75 x noise
     assert mixed[:, 0, 0, 0].tolist() == [0.25, 2.5]
     assert seen[0][1].unique().tolist() == [0.25]
+
+
+def test_an_ensembles_members_learn_from_different_episodes(data):
+    """Members off by 1 and 2 that count the episode 3 times and never: (1 x 3 + 2 x 0) / 2; a field of zeros with goals of
+    0.5 and noise 0 and 3: half of (0.25 + 6.25) / 2. The gripper counts like the arm."""
+    config = make_config(data, "tiny", "", "ensemble", "one-step", "full")
+    config = replace(config, arm_loss="l1", head=replace(config.head, members=2))
+    head, target = EnsembleHead(config, 5, 1), torch.full((1, 1, 2, 7), 0.5)
+    head.chunks = lambda features: torch.stack([target + 1, target - 2], 2)
+    head.flow.forward = lambda x, time, features: torch.zeros_like(x)
+    noise = torch.stack([torch.zeros(1, 1, 14), torch.full((1, 1, 14), 3.0)])
+    given = (torch.zeros(1, 1, 5), target, noise, torch.full((2, 1, 1, 1), 0.25))
+    error = head.error(*given, torch.tensor([[3.0, 0.0]]))
+    assert error.flatten().tolist() == pytest.approx([1.5 + 0.5 * 3.25] * 2)
+    assert head.error(*given, torch.ones(1, 2)).flatten().tolist() == pytest.approx([1.5 + 0.5 * 3.25] * 2)
+    assert head.error(*given, torch.tensor([[1.0, 2.0]])).flatten().tolist() == pytest.approx([2.5 + 0.5 * 3.25] * 2)
+    assert head(torch.zeros(1, 1, 5)).flatten().tolist() == [0.0] * 14
+
+
+def test_a_member_counts_an_episode_a_poisson_number_of_times(data):
+    """Mean and variance 1, the same at every step and in every batch; judged on held-out windows all count once."""
+    counts = bootstrap(torch.arange(2000), 4)
+    assert torch.equal(bootstrap(torch.tensor([7, 3]), 4), counts[[7, 3]])
+    assert counts.shape == (2000, 4)
+    assert abs(counts.mean().item() - 1) < 0.05
+    assert abs(counts.var().item() - 1) < 0.08
+    assert abs(np.corrcoef(counts.T.numpy())[0, 1]) < 0.1
+    config = make_config(data, "tiny", "", "ensemble", "one-step", "full")
+    batch = Windows(data, config, (1, 2), None).batch(np.array([0, 12]), None)
+    assert batch.episodes.tolist() == [1, 2]
+    model, seen = VLAModel(config), []
+    model.head.error = lambda *given: (seen.append(given[-1]), torch.zeros(2, 1, 2))[1]
+    draws = (torch.zeros(4, 2, 1, 14), torch.zeros(4, 2, 1, 1))
+    model.train()(batch, draws)
+    model.eval()(batch, draws)
+    assert torch.equal(seen[0], counts[[1, 2]])
+    assert torch.equal(seen[1], torch.ones(2, 4))

@@ -149,7 +149,7 @@ class Training:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.plain: VLAModel = self.accelerator.unwrap_model(self.model)
         plan = Plan(options.sampling, options.batch, options.accumulate, self.accelerator.num_processes, options.seed)
-        flow = (config.history.window, config.chunk * config.actions) if config.head.kind == "flow" else None
+        flow = (config.history.window, config.chunk * config.actions) if config.head.draws else None
         self.loader = Loader(self.windows, plan, self.accelerator.process_index, flow)
         self.tracker: Tracker = make_tracker(options.tracker if self.main else "none", folder)
         self.judge = Judge(hooks.success, self.main) if options.best_by == "success" else None
@@ -257,7 +257,7 @@ class Training:
             for part in np.array_split(chosen, max(1, count // 64)):
                 batch = self.valid.batch(part, None)
                 draws = None
-                if self.config.head.kind == "flow":
+                if self.config.head.draws:
                     size = self.config.chunk * self.config.actions
                     draws = flow_draws(part, -1, 0, self.config.history.window, size)
                 losses = {name: float(value) for name, value in self._losses(batch, draws).items()}

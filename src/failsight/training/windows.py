@@ -83,6 +83,7 @@ class Windows:
             fails=self._labels(data.fails, frames, early),
             failing=self._labels(data.failing, frames, early),
             left=self._labels(data.left, frames, early),
+            episodes=torch.from_numpy(np.asarray(self._episode[rows])),
             rows=torch.from_numpy(np.asarray(rows)),
         )
         if self._augment is None or seed is None:

@@ -57,7 +57,7 @@ def _error(model: VLAModel, windows: Windows, row: int) -> float:
     batch = windows.batch(np.array([row]), None)
     config = model.config
     draws = None
-    if config.head.kind == "flow":
+    if config.head.draws:
         draws = flow_draws(np.array([row]), -1, 0, config.history.window, config.chunk * config.actions)
     with torch.no_grad():
         return float(model(batch, draws)["action"])

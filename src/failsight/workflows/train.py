@@ -19,7 +19,7 @@ from failsight.core.types import Array
 from failsight.episodes.demonstrations import DemonstrationSet
 from failsight.episodes.meta import write_text_atomic
 from failsight.evaluation.provenance import commit, versions
-from failsight.policies.vla.design import VLAConfig, require_cell
+from failsight.policies.vla.design import VLAConfig, require_attention, require_cell
 from failsight.policies.vla.failure_head import FailureLoss
 from failsight.policies.vla.normalise import statistics
 from failsight.policies.vla.store import read_config
@@ -57,6 +57,7 @@ def split_of(data: DemonstrationSet, hold_out: Sequence[str], share: float, seed
 def make_config(data: DemonstrationSet, options: TrainConfig, split: Split) -> VLAConfig:
     """The policy's configuration; statistics are those of the training episodes alone."""
     require_cell(options.head, options.history, options.chunk)
+    require_attention(options.backbone, options.history)
     names = choose_actions(data, options.action_dims)
     by_name = {dimension.name: dimension for dimension in data.action_spec.dimensions}
     spec = replace(data.action_spec, dimensions=tuple(by_name[name] for name in names))

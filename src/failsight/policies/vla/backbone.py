@@ -42,6 +42,10 @@ class Backbone(Protocol):
     """D."""
     token_width: int
     """E."""
+    reads_state: bool
+    """Whether states are tokens of its sequence. Its features are then complete: normalised, the state in them."""
+    head_width: int
+    """How many of the features, from the first on, action heads read; 0: all."""
 
     def __call__(
         self, images: Tensor, texts: Sequence[str], resets: Sequence[bool], bins: Tensor | None = None
@@ -52,6 +56,8 @@ class Backbone(Protocol):
 class VLMBackbone(nn.Module):
     """A transformers model with learnable action tokens, frozen, low-rank or in full."""
 
+    reads_state = False
+    head_width = 0
     _mean: Tensor
     _std: Tensor
 

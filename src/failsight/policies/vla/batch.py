@@ -28,6 +28,8 @@ class WindowBatch(NamedTuple):
     """(B, W) 1 lost or nearly, 0 not, NaN as above."""
     left: Tensor
     """(B, W) steps to the onset; inf or NaN."""
+    episodes: Tensor
+    """(B,) which episodes of the data set they are from."""
     rows: Tensor
     """(B,) which windows these are, for errors and keyed draws."""
 
@@ -43,5 +45,6 @@ class WindowBatch(NamedTuple):
             fails=self.fails.to(device),
             failing=self.failing.to(device),
             left=self.left.to(device),
+            episodes=self.episodes,
             rows=self.rows,
         )

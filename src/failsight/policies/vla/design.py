@@ -10,11 +10,12 @@ from failsight.core.errors import FailsightError, UnknownNameError
 from failsight.core.ranges import Between, Reference, Share, require_fields
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.policies.vla.pixels import PixelChoice
-from failsight.policies.vla.words import WORD_RULE
+from failsight.policies.vla.words import MAX_WORDS, WORD_RULE
 
-HeadKind = Literal["fc", "lstm", "gpt", "discrete", "flow"]
+HeadKind = Literal["fc", "lstm", "gpt", "discrete", "flow", "ensemble"]
 HistoryKind = Literal["one-step", "policy-head", "interleaved"]
 Tuning = Literal["full", "lora", "frozen"]
+Attention = Literal["causal", "joint"]
 ArmLoss = Literal["huber", "mse", "l1"]
 Width = Annotated[int, Between(1, 65_536)]
 Few = Annotated[int, Between(1, 1_000)]
@@ -28,6 +29,7 @@ _REFUSED: dict[tuple[str, str], str] = {
     ("gpt", "one-step"): "it models time, and one-step history has a single frame",
     ("fc", "policy-head"): "nothing would join the frames: policy-head history needs a head that models time",
     ("flow", "policy-head"): "nothing would join the frames: policy-head history needs a head that models time",
+    ("ensemble", "policy-head"): "nothing would join the frames: policy-head history needs a head that models time",
     ("discrete", "policy-head"): "action tokens are decoded by the backbone, which sees one frame at a time here",
     ("discrete", "interleaved"): "action tokens end the sequence, so they cannot stand between frames",
 }
@@ -64,6 +66,11 @@ class BackboneConfig:
     """`tiny` only."""
     depth: Few = 3
     """`tiny` only."""
+    words: Few = MAX_WORDS
+    """`tiny` only: words of an instruction that are read; later ones are not seen."""
+    attention: Attention = "causal"
+    """`tiny` only: causal: the instruction, then frame by frame, the state beside the features; joint: a single frame in
+    which cameras, instruction, state and a query see each other (one-step history, from scratch)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +80,17 @@ class HeadConfig:
     kind: HeadKind = "lstm"
     width: Width = 256
     depth: Few = 2
-    """Layers of LSTM or GPT; blocks of flow."""
+    """Layers of LSTM or GPT; blocks of flow and of the ensemble's field."""
     flow_steps: Few = 6
     samples: Few = 8
-    """Chunks drawn per inference by the flow head."""
+    """Chunks drawn per inference by the flow and the ensemble head."""
+    members: Few = 4
+    """Chunk heads of the ensemble."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws chunks from noise."""
+        return self.kind in ("flow", "ensemble")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +139,11 @@ class VLAConfig:
     """Words of the training instructions (`tiny` only)."""
     word_rule: int = WORD_RULE
     """How an instruction is cut into words (`tiny` only); 1 in checkpoints that do not say."""
+    reset_token: bool = True
+    """Whether the prompt says that there is a new instruction; false where training never showed it."""
     gripper_ratio: float = 0.05
-    """Weight of the gripper's cross-entropy beside the arm's loss."""
+    """Weight of the gripper's cross-entropy beside the arm's loss; the flow and the ensemble head learn a gripper like
+    any other dimension."""
     arm_loss: ArmLoss = "huber"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Command, data, seed, versions, base weights' hash, success tables."""
@@ -189,6 +206,26 @@ def require_cell(head: HeadConfig, history: HistoryConfig, chunk: int) -> None:
             f"A policy executes as many actions as lie between two frames: the stride ({history.stride}) must be "
             f"between 1 and the chunk ({chunk})."
         )
+
+
+def require_attention(backbone: BackboneConfig, history: HistoryConfig) -> None:
+    """Refuse what joint attention cannot do. Raises UnknownNameError, FailsightError with what it goes with."""
+    if backbone.attention not in get_args(Attention):
+        raise UnknownNameError("attention", backbone.attention, get_args(Attention))
+    if backbone.attention == "causal":
+        return
+    asked = {
+        f"--backbone.family {backbone.family}": backbone.family != "tiny",
+        f"--history.kind {history.kind}": history.kind != "one-step",
+        f"--backbone.tuning {backbone.tuning}": backbone.tuning != "full",
+        f"--backbone.source {backbone.source}": bool(backbone.source),
+    }
+    for what, refused in asked.items():
+        if refused:
+            raise FailsightError(
+                f"Joint attention does not go with {what}: it is the tiny backbone's, from scratch, over a single frame "
+                "(--history.kind one-step). Use --backbone.attention causal."
+            )
 
 
 def require_tuning(name: str) -> None:

@@ -2,11 +2,12 @@
 
 All predict a chunk at every frame of the window (training uses them all, running the last). Binary dimensions are
 logits. `fc` looks at one frame; `lstm` and `gpt` model time over the window; `flow` draws chunks (Lipman et al. 2023,
-arXiv 2210.02747); the discrete head lives in `discrete`.
+arXiv 2210.02747); the discrete head lives in `discrete`, the ensemble in `ensemble`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from failsight.core.specs import ActionSpec
 from failsight.policies.vla.design import HeadConfig, VLAConfig
 
-_ERRORS: dict[str, Any] = {"huber": F.huber_loss, "mse": F.mse_loss, "l1": F.l1_loss}
+ERRORS: dict[str, Any] = {"huber": F.huber_loss, "mse": F.mse_loss, "l1": F.l1_loss}
 
 
 class Loss(nn.Module):
@@ -31,7 +32,7 @@ class Loss(nn.Module):
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
         """(..., A), (..., A) -> (...,): one number per predicted action."""
-        error: Tensor = _ERRORS[self._kind](predicted, target, reduction="none")
+        error: Tensor = ERRORS[self._kind](predicted, target, reduction="none")
         arm = error[..., ~self.binary].mean(-1) if not bool(self.binary.all()) else error.new_zeros(error.shape[:-1])
         if not bool(self.binary.any()):
             return arm
@@ -140,7 +141,7 @@ class FlowHead(nn.Module):
             for _ in range(max(2, options.depth))
         )
         self.leave = nn.Linear(width, size)
-        self.register_buffer("frequencies", 2.0 ** torch.arange(8) * 1.5707964, persistent=False)
+        self.register_buffer("frequencies", frequencies(), persistent=False)
 
     def velocity(self, x: Tensor, time: Tensor, features: Tensor) -> Tensor:
         """(..., H*A), (..., 1), (..., F) -> (..., H*A)."""
@@ -154,18 +155,37 @@ class FlowHead(nn.Module):
 
     def error(self, features: Tensor, target: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Squared error of the field: (B, W, F), (B, W, H, A), (D, B, W, H*A), (D, B, W, 1) -> (B, W, H)."""
-        goal = target.flatten(-2)
-        mixed = (1 - time) * noise + time * goal
-        guess = self.velocity(mixed, time, features.expand(len(noise), *features.shape))
-        return chunks(((guess - (goal - noise)) ** 2).mean(0), self._shape).mean(-1)
+        return chunks(field_error(self.velocity, features, target, noise, time), self._shape).mean(-1)
 
     def sample(self, features: Tensor, noise: Tensor) -> Tensor:
-        """Integrate with Euler steps: (B, F), (B, K, H*A) -> (B, K, H, A)."""
-        x, features = noise, features[:, None].expand(-1, noise.shape[1], -1)
-        for i in range(self._steps):
-            time = torch.full_like(x[..., :1], i / self._steps)
-            x = x + self.velocity(x, time, features) / self._steps
-        return chunks(x, self._shape)
+        """(B, F), (B, K, H*A) -> (B, K, H, A)."""
+        return chunks(integrate(self.velocity, features, noise, self._steps), self._shape)
+
+
+Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(..., H*A) between noise and chunk, (..., 1) time, (..., F) features -> (..., H*A)."""
+
+
+def field_error(velocity: Velocity, features: Tensor, target: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """Squared error, mean over draws: (B, W, F), (B, W, H, A), (D, B, W, H*A), (D, B, W, 1) -> (B, W, H*A)."""
+    goal = target.flatten(-2)
+    mixed = (1 - time) * noise + time * goal
+    guess = velocity(mixed, time, features.expand(len(noise), *features.shape))
+    return ((guess - (goal - noise)) ** 2).mean(0)
+
+
+def integrate(velocity: Velocity, features: Tensor, noise: Tensor, steps: int) -> Tensor:
+    """Euler steps from noise to chunks: (B, F), (B, K, H*A) -> (B, K, H*A)."""
+    x, features = noise, features[:, None].expand(-1, noise.shape[1], -1)
+    for i in range(steps):
+        time = torch.full_like(x[..., :1], i / steps)
+        x = x + velocity(x, time, features) / steps
+    return x
+
+
+def frequencies() -> Tensor:
+    """(8,) of the sines and cosines a field sees the time through."""
+    return 2.0 ** torch.arange(8) * 1.5707964
 
 
 HEADS = {"fc": FCHead, "lstm": LSTMHead, "gpt": GPTHead, "flow": FlowHead}

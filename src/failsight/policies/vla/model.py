@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from failsight.core.errors import FailsightError, UnknownNameError
 from failsight.policies.vla.backbone import Features, VLMBackbone
 from failsight.policies.vla.batch import WindowBatch
-from failsight.policies.vla.design import VLAConfig, require_cell, require_tuning
+from failsight.policies.vla.design import VLAConfig, require_attention, require_cell, require_tuning
 from failsight.policies.vla.discrete import DiscreteHead, encode
+from failsight.policies.vla.ensemble import EnsembleHead, bootstrap
 from failsight.policies.vla.failure_head import FailureHead, FailureLoss, failure_error
 from failsight.policies.vla.heads import HEADS, FlowHead, Loss, binary_dimensions
+from failsight.policies.vla.joint_backbone import JointBackbone
 from failsight.policies.vla.tiny_backbone import MAX_BINS, TinyBackbone
 
+_HEADS = {**HEADS, "ensemble": EnsembleHead}
 STATE_WIDTH = 64
 DRAWS = 4
 """Noise draws per frame in the flow loss."""
@@ -27,9 +30,11 @@ class Acted(NamedTuple):
     """One inference for B windows."""
 
     chunk: Tensor
-    """(B, H, A) normalised; binary dimensions are -1 or 1."""
+    """(B, H, A) normalised; binary dimensions are -1 or 1 (ensemble: the members' mean)."""
     samples: Tensor | None
     """(B, K, H, A) or None."""
+    members: Tensor | None
+    """(B, M, H, A) or None."""
 
 
 class VLAModel(nn.Module):
@@ -40,28 +45,19 @@ class VLAModel(nn.Module):
         super().__init__()
         require_cell(config.head, config.history, config.chunk)
         require_tuning(config.backbone.tuning)
+        require_attention(config.backbone, config.history)
         if config.failure is not None and not config.action_spec.rate_hz > 0:
             raise FailsightError("A failure head counts in seconds, and the data do not say how many steps one has.")
         self.config = config
-        cameras, discrete = len(config.observation_spec.cameras), config.head.kind == "discrete"
-        self.backbone: Any
-        if config.backbone.family == "tiny":
-            self.backbone = TinyBackbone(
-                config.backbone,
-                config.vocabulary,
-                cameras,
-                config.history.window,
-                start=folder is None,
-                word_rule=config.word_rule,
-            )
-        else:
-            whole = folder / "backbone" if folder is not None and config.backbone.tuning == "full" else None
-            self.backbone = VLMBackbone(config.backbone, cameras, discrete, whole)
+        discrete = config.head.kind == "discrete"
+        self.backbone: Any = _make_backbone(config, folder)
+        complete = self.backbone.reads_state
         states = len(config.observation_spec.state) if config.use_state else 0
-        self.state = nn.Sequential(nn.Linear(states, STATE_WIDTH), nn.GELU(), nn.Linear(STATE_WIDTH, STATE_WIDTH))
-        inputs = self.backbone.width + (STATE_WIDTH if states else 0)
+        self.state = nn.Identity() if complete else _state_encoder(states)
+        inputs = self.backbone.width + (STATE_WIDTH if states and not complete else 0)
         self.width = inputs
-        self.norm = nn.LayerNorm(self.backbone.width)
+        self.head_width = self.backbone.head_width or inputs
+        self.norm = nn.Identity() if complete else nn.LayerNorm(self.backbone.width)
         self.head: Any
         if discrete and config.backbone.family == "tiny" and config.chunk * config.actions > MAX_BINS:
             raise FailsightError(
@@ -71,7 +67,7 @@ class VLAModel(nn.Module):
         if discrete:
             self.head = DiscreteHead(config, self.backbone.bin_rows())
         else:
-            self.head = HEADS[config.head.kind](config, inputs, config.history.window)
+            self.head = _HEADS[config.head.kind](config, self.head_width, config.history.window)
         self.failure = None if config.failure is None else FailureHead(config.failure, inputs)
         self.action_loss = Loss(config)
         self.failure_loss: FailureLoss | None = None
@@ -98,6 +94,11 @@ class VLAModel(nn.Module):
         if images.dtype == torch.uint8:
             images = images.float() / 255.0
         batch, window = images.shape[:2]
+        if not self.config.reset_token:
+            resets = [False] * len(resets)
+        if self.backbone.reads_state:
+            complete: Features = self.backbone(images, texts, resets, bins, states)
+            return complete._replace(acts=complete.acts.float())
         if self.config.history.kind == "interleaved" or window == 1:
             seen = self.backbone(images, texts, resets, bins)
             acts, tokens = seen.acts, seen.tokens
@@ -137,21 +138,31 @@ class VLAModel(nn.Module):
         if isinstance(self.head, DiscreteHead):
             assert seen.tokens is not None
             return self.head.error(seen.tokens, batch.target[:, -1])[:, None]
+        read = seen.acts[..., : self.head_width]
+        if isinstance(self.head, EnsembleHead):
+            assert draws is not None
+            counts = bootstrap(batch.episodes, self.config.head.members)
+            return self.head.error(read, batch.target, *draws, counts if self.training else torch.ones_like(counts))
         if isinstance(self.head, FlowHead):
             assert draws is not None
-            return self.head.error(seen.acts, batch.target, *draws)
-        error: Tensor = self.action_loss(self.head(seen.acts), batch.target)
+            return self.head.error(read, batch.target, *draws)
+        error: Tensor = self.action_loss(self.head(read), batch.target)
         return error
 
     # ------------------------------------------------------------------ running
 
     def act(self, features: Tensor, noise: Tensor | None) -> Acted:
-        """Chunk for the last frame of (B, W, F) features; `noise` (B, K, H*A) for the flow head."""
+        """Chunk for the last frame of (B, W, F) features; `noise` (B, K, H*A) for a head that draws."""
+        read = features[..., : self.head_width]
+        if isinstance(self.head, EnsembleHead):
+            assert noise is not None
+            members = self.head.chunks(read[:, -1])
+            return Acted(members.mean(1), self.head.sample(read[:, -1], noise), members)
         if isinstance(self.head, FlowHead):
             assert noise is not None
-            samples = self._signs(self.head.sample(features[:, -1], noise))
-            return Acted(samples[:, 0], samples)
-        return Acted(self._signs(self.head(features)[:, -1]), None)
+            samples = self._signs(self.head.sample(read[:, -1], noise))
+            return Acted(samples[:, 0], samples, None)
+        return Acted(self._signs(self.head(read)[:, -1]), None, None)
 
     def speak(self, images: Tensor, states: Tensor, texts: Sequence[str], resets: Sequence[bool]) -> Acted:
         """Discrete head: the chunk, token by token (greedy)."""
@@ -160,7 +171,7 @@ class VLAModel(nn.Module):
             tokens = self.features(images, states, texts, resets, bins).tokens
             assert tokens is not None
             bins = torch.cat([bins, self.head(tokens[:, -1:]).argmax(-1)], 1)
-        return Acted(self._signs(self.head.chunk(bins)), None)
+        return Acted(self._signs(self.head.chunk(bins)), None, None)
 
     def _signs(self, chunk: Tensor) -> Tensor:
         binary = torch.tensor(binary_dimensions(self.config.action_spec), device=chunk.device)
@@ -181,3 +192,19 @@ class VLAModel(nn.Module):
             self.failure.requires_grad_(True)
         elif part == "heads":
             self.backbone.requires_grad_(False)
+
+
+def _make_backbone(config: VLAConfig, folder: Path | None) -> Any:
+    options, cameras = config.backbone, len(config.observation_spec.cameras)
+    if options.attention == "joint":
+        states = len(config.observation_spec.state) if config.use_state else 0
+        return JointBackbone(options, config.vocabulary, cameras, states, config.word_rule)
+    if options.family == "tiny":
+        start, window = folder is None, config.history.window
+        return TinyBackbone(options, config.vocabulary, cameras, window, start=start, word_rule=config.word_rule)
+    whole = folder / "backbone" if folder is not None and options.tuning == "full" else None
+    return VLMBackbone(options, cameras, config.head.kind == "discrete", whole)
+
+
+def _state_encoder(states: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(states, STATE_WIDTH), nn.GELU(), nn.Linear(STATE_WIDTH, STATE_WIDTH))

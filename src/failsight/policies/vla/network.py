@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from failsight.policies.vla.config import TinyConfig
+from failsight.policies.vla.tower import Tower
 
 AUX_OFFSETS, AUX_FLAGS = 9, 2
 """Auxiliary targets: target, goal and post minus tool (9, dm; 0 without a post), then held and post present (2)."""
@@ -29,52 +30,6 @@ class Batch(NamedTuple):
     """(B, L) int64."""
     state: Tensor
     """(B, S) float, normalised."""
-
-
-class Film(nn.Module):
-    """x * (1 + gamma(language)) + beta(language), per channel."""
-
-    def __init__(self, language: int, channels: int) -> None:
-        super().__init__()
-        self.project = nn.Linear(language, 2 * channels)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
-
-    def forward(self, x: Tensor, language: Tensor) -> Tensor:
-        """(B, C, H, W) and (B, L) -> (B, C, H, W)."""
-        gamma, beta = self.project(language).chunk(2, -1)
-        out: Tensor = x * (1 + gamma[..., None, None]) + beta[..., None, None]
-        return out
-
-
-class Tower(nn.Module):
-    """One camera: three convolutions, two of them modulated by language, then keypoints."""
-
-    def __init__(self, language: int, keypoints: int, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 5, stride=2, padding=2)
-        self.conv2 = nn.Conv2d(16, 32, 3, stride=2, padding=1)
-        self.conv3 = nn.Conv2d(32, keypoints, 3, padding=1)
-        self.norm2, self.norm3 = nn.GroupNorm(4, 32), nn.GroupNorm(4, keypoints)
-        self.film2, self.film3 = Film(language, 32), Film(language, keypoints)
-        self.temperature = nn.Parameter(torch.ones(keypoints))
-        self.out = nn.Linear(3 * keypoints, width)
-
-    def forward(self, image: Tensor, language: Tensor) -> Tensor:
-        """(B, 3, H, W), (B, L) -> (B, width)."""
-        x = F.relu(self.conv1(image * 2 - 1))
-        x = F.relu(self.film2(self.norm2(self.conv2(x)), language))
-        x = self.film3(self.norm3(self.conv3(x)), language)
-        out: Tensor = self.out(self._keypoints(x.float()))
-        return out
-
-    def _keypoints(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        flat = x.flatten(2)
-        weight = torch.softmax(flat * self.temperature[:, None], -1)
-        rows = torch.linspace(-1, 1, height, device=x.device).repeat_interleave(width)
-        columns = torch.linspace(-1, 1, width, device=x.device).repeat(height)
-        return torch.cat([weight @ rows, weight @ columns, flat.amax(-1)], -1)
 
 
 class ResidualBlock(nn.Module):

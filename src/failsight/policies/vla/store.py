@@ -152,14 +152,14 @@ def continue_from(model: VLAModel, folder: Path) -> None:
 
 def _differing(theirs: VLAConfig, ours: VLAConfig) -> Iterator[tuple[str, object, object]]:
     """(name, theirs, ours) of what must be equal for weights to keep their meaning."""
-    names = ["action_spec", "observation_spec", "chunk", "head", "history", "use_state", "scheme"]
+    names = ["action_spec", "observation_spec", "chunk", "head", "history", "use_state", "scheme", "reset_token"]
     names += ["vocabulary", "word_rule"] if ours.backbone.family == "tiny" else []
     names += ["failure"] if theirs.failure is not None else []
     for name in names:
         if getattr(theirs, name) != getattr(ours, name):
             yield name, getattr(theirs, name), getattr(ours, name)
     for name in ("family", "tuning", "lora_rank", "lora_alpha", "action_tokens", "layers", "image_size", "pixels",
-                 "prompt", "width", "depth"):  # fmt: skip
+                 "prompt", "width", "depth", "words", "attention"):  # fmt: skip
         if getattr(theirs.backbone, name) != getattr(ours.backbone, name):
             yield f"backbone.{name}", getattr(theirs.backbone, name), getattr(ours.backbone, name)
 

@@ -25,7 +25,6 @@ from failsight.policies.vla.damage import damage
 from failsight.policies.vla.design import VLAConfig
 from failsight.policies.vla.discrete import DiscreteHead
 from failsight.policies.vla.frames import window_frames
-from failsight.policies.vla.heads import FlowHead
 from failsight.policies.vla.model import VLAModel
 from failsight.policies.vla.normalise import Normaliser, states_of
 from failsight.policies.vla.store import fingerprint, load_model
@@ -98,11 +97,13 @@ class VLAPolicy:
                 acted = self.model.act(features, self._noise(step))
             failure = self._foresee(features)
         chunk = self._physical(acted.chunk[0])
-        samples = None if acted.samples is None else self._physical(acted.samples[0])
+        considered = self._physical if acted.members is None else self._unclipped
+        samples = None if acted.samples is None else considered(acted.samples[0])
         return PolicyOutput(
             chunk=chunk,
             hidden=features[0, -1].float().numpy(),
             samples=samples,
+            members=None if acted.members is None else self._unclipped(acted.members[0]),
             failure=failure,
             latency_ms=(time.perf_counter() - began) * 1e3,
         )
@@ -134,7 +135,7 @@ class VLAPolicy:
         return stacked[None] if single else self._features(stacked, torch.stack([frame.state for frame in chosen]))
 
     def _noise(self, step: int) -> Tensor | None:
-        if not isinstance(self.model.head, FlowHead):
+        if not self.config.head.draws:
             return None
         assert self._key is not None
         size = (1, self.config.head.samples, self.config.chunk * self.config.actions)
@@ -148,8 +149,12 @@ class VLAPolicy:
         return np.array([torch.sigmoid(said.fails), steps, torch.sigmoid(said.replan)], np.float32)
 
     def _physical(self, chunk: Tensor) -> Array:
-        values = self._actions.backward(chunk.float().numpy())
-        return np.clip(values, self.action_spec.low, self.action_spec.high).astype(np.float32)
+        """What may be executed."""
+        return np.clip(self._unclipped(chunk), self.action_spec.low, self.action_spec.high).astype(np.float32)
+
+    def _unclipped(self, chunk: Tensor) -> Array:
+        """What was considered: the spread of an ensemble is measured before any limit cuts it."""
+        return self._actions.backward(chunk.float().numpy())
 
     def save_state(self) -> bytes:
         """Random key, instruction and remembered frames."""

@@ -6,10 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from failsight.core.errors import FailsightError
 from failsight.policies.vla.design import VLAConfig
-from failsight.policies.vla.words import WORD_RULE, vocabulary_of, words
-
-MAX_WORDS = 24
-"""Words of an instruction the `tiny` backbone reads; later ones are not seen."""
+from failsight.policies.vla.words import MAX_WORDS, WORD_RULE, vocabulary_of, words
 
 
 def confused(texts: Mapping[str, Iterable[str]], tokens: Callable[[str], Sequence[int]]) -> list[tuple[str, ...]]:
@@ -26,10 +23,12 @@ def confused(texts: Mapping[str, Iterable[str]], tokens: Callable[[str], Sequenc
     return [group for group in dict.fromkeys(tuple(found) for found in owners.values()) if len(group) > 1]
 
 
-def tiny_tokens(vocabulary: Sequence[str], rule: int = WORD_RULE) -> Callable[[str], list[int]]:
+def tiny_tokens(
+    vocabulary: Sequence[str], rule: int = WORD_RULE, length: int = MAX_WORDS
+) -> Callable[[str], list[int]]:
     """What the `tiny` backbone reads: the numbers of the first words; an unknown word is one like any other."""
     index = {word: i for i, word in enumerate(vocabulary)}
-    return lambda text: [index.get(word, -1) for word in words(text, rule)][:MAX_WORDS]
+    return lambda text: [index.get(word, -1) for word in words(text, rule)][:length]
 
 
 def tiny_confuses(texts: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
@@ -41,7 +40,7 @@ def tiny_confuses(texts: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
 def tokens_of(config: VLAConfig) -> Callable[[str], Sequence[int]]:
     """What the policy's backbone reads of a text. Raises FailsightError when there is no tokenizer."""
     if config.backbone.family == "tiny":
-        return tiny_tokens(config.vocabulary, config.word_rule)
+        return tiny_tokens(config.vocabulary, config.word_rule, config.backbone.words)
     from transformers import AutoTokenizer
 
     from failsight.policies.vla.base import resolve_source

@@ -1,8 +1,8 @@
 """The `tiny` backbone: 0.6 to 2 M parameters, from scratch or from a `tiny` checkpoint, for CPUs and tests.
 
-Convolution towers under language modulation (see `network.Tower`) give one token per camera; a transformer over
-[language][frame: cameras, action tokens][next frame ...] is causal between frames. No vocabulary is pretrained: the
-words (of any script, see `words`) are those of the training instructions, and an unknown word says nothing.
+Convolution towers under language modulation (see `tower`) give one token per camera; a transformer over
+[language][frame: cameras, action tokens][next frame ...] is causal between frames. `joint_backbone` is its sibling for a
+single frame.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,14 +21,10 @@ from failsight.core.textfiles import read_json_object
 from failsight.policies.vla.backbone import BINS, Features
 from failsight.policies.vla.base import find_tiny, tiny_weights
 from failsight.policies.vla.design import BackboneConfig
-from failsight.policies.vla.network import Tower
-from failsight.policies.vla.telling import MAX_WORDS
-from failsight.policies.vla.whole import require_fit
-from failsight.policies.vla.words import WORD_RULE, words
+from failsight.policies.vla.tiny_reader import RESET, TinyReader
+from failsight.policies.vla.words import WORD_RULE
 
-LANGUAGE, KEYPOINTS, WORD = 64, 48, 32
 MAX_BINS = 128
-PAD, UNKNOWN, RESET = 0, 1, 2
 _OWN = ("kinds", "words", "positions", "ages", "bins", "bin_places")
 """Tables that belong to a data set, a window or a head; a checkpoint of others may have none, or of another size."""
 
@@ -53,8 +49,11 @@ class Block(nn.Module):
         return out
 
 
-class TinyBackbone(nn.Module):
+class TinyBackbone(TinyReader):
     """See the module docstring."""
+
+    reads_state = False
+    head_width = 0
 
     def __init__(
         self,
@@ -66,16 +65,8 @@ class TinyBackbone(nn.Module):
         word_rule: int = WORD_RULE,
     ) -> None:
         """`start`: begin with the weights of `config.source`, when there is one; `word_rule`: see `words`."""
-        super().__init__()
-        words("", word_rule)  # refuses a rule that this version does not know
-        self.config, self._cameras, self._rule = config, cameras, word_rule
-        self._index = {word: i + RESET + 1 for i, word in enumerate(vocabulary)}
+        super().__init__(config, vocabulary, cameras, word_rule)
         width = config.width
-        self.words = nn.Embedding(len(vocabulary) + RESET + 1, WORD, padding_idx=PAD)
-        self.positions = nn.Parameter(0.02 * torch.randn(MAX_WORDS, WORD))
-        self.language = nn.Sequential(nn.Linear(2 * WORD, 128), nn.GELU(), nn.Linear(128, LANGUAGE))
-        self.towers = nn.ModuleList(Tower(LANGUAGE, KEYPOINTS, width) for _ in range(cameras))
-        self.language_token = nn.Linear(LANGUAGE, width)
         self.kinds = nn.Parameter(0.02 * torch.randn(1 + cameras + config.action_tokens, width))
         self.ages = nn.Parameter(0.02 * torch.randn(window, width))
         self.bins = nn.Embedding(BINS, width)
@@ -93,7 +84,7 @@ class TinyBackbone(nn.Module):
     ) -> Features:
         """See `backbone.Backbone`."""
         batch, frames = images.shape[:2]
-        language = self._language(texts, resets, images.device)
+        language = self.read(texts, resets, images.device)
         spread = language[:, None].expand(-1, frames, -1).flatten(0, 1)
         views = images.flatten(0, 1)
         seen = [tower(views[:, i], spread) for i, tower in enumerate(self.towers)]
@@ -125,21 +116,6 @@ class TinyBackbone(nn.Module):
         end = frames * per_frame
         return Features(features, states[-1][:, end : end + 1 + bins.shape[1]])
 
-    def _language(self, texts: Sequence[str], resets: Sequence[bool], device: torch.device) -> Tensor:
-        rows = [self.ids(text, reset) for text, reset in zip(texts, resets, strict=True)]
-        ids = torch.tensor(rows, device=device)
-        present = (ids != PAD).float()[..., None]
-        embedded = self.words(ids)
-        mean = (embedded * present).sum(1) / present.sum(1).clamp(min=1)
-        placed = (embedded * self.positions * present).sum(1)
-        out: Tensor = self.language(torch.cat([mean, placed], -1))
-        return out
-
-    def ids(self, text: str, reset: bool) -> list[int]:
-        """(MAX_WORDS,) word numbers: 0 pads, 1 is an unknown word, 2 says "re-instructed"."""
-        found = [RESET] * reset + [self._index.get(word, UNKNOWN) for word in words(text, self._rule)]
-        return (found + [PAD] * MAX_WORDS)[:MAX_WORDS]
-
     def bin_rows(self) -> Tensor:
         """(256, W) rows of the action bins."""
         return self.bins.weight.detach().clone()
@@ -147,17 +123,6 @@ class TinyBackbone(nn.Module):
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks, for hooks."""
         return self.blocks_
-
-    def save(self, folder: Path) -> None:
-        """`backbone.safetensors` with everything: the frozen part is small here."""
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "backbone.safetensors")
-
-    def restore(self, folder: Path) -> None:
-        """Weights written by `save`. Raises FailsightError when they are others than this backbone has."""
-        path = folder / "backbone.safetensors"
-        found = load_file(path)
-        require_fit(found, self.state_dict(), path)
-        self.load_state_dict(found)
 
 
 def _allowed(frames: int, per_frame: int, bins: int, device: torch.device) -> Tensor:

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from failsight.core.errors import FailsightError
 
 WORD_RULE = 2
+MAX_WORDS = 24
+"""Words of an instruction the `tiny` backbone reads, unless told otherwise."""
 _NUMBER = re.compile(r"(?:(?<![\w)\]])[+\-\u2212])?\d+(?:[.,:]\d+)*")
 _INVISIBLE = frozenset("\u200c\u200d\ufe0e\ufe0f")
 """Joiners and variation selectors: how a sign is drawn."""
