@@ -32,7 +32,7 @@ def import_log(
     out: Path,
     format: str = "",
     policy: str | None = None,
-    suite: str | None = None,
+    benchmark: str | None = None,
     horizon: Count | None = None,
     rate_hz: Rate = 0.0,
 ) -> None:
@@ -43,7 +43,7 @@ def import_log(
         out: run folder to make.
         format: name of the format, where a path fits several (default: as recognised).
         policy: name of the policy that was logged (default: the folder's name).
-        suite: name of the benchmark (default: the folder's name).
+        benchmark: what the logs were recorded in (default: the folder's name).
         horizon: steps after which an unfinished episode is a timeout (default: the longest episode).
         rate_hz: steps per second, for figures per hour (default: not known).
     """
@@ -51,7 +51,7 @@ def import_log(
     from failsight.workflows.import_logs import import_log as store
 
     name = Path(os.path.abspath(source)).name
-    origin = LogOrigin(policy=policy or name, suite=suite or name, horizon=horizon, rate_hz=rate_hz)
+    origin = LogOrigin(policy=policy or name, suite=benchmark or name, horizon=horizon, rate_hz=rate_hz)
     store(source, out, origin, note=RichReporter().note, format=format)
     print_labels(out)
     keep(out)
@@ -146,7 +146,7 @@ def evaluate(
     run_folder: Folder,
     bundle: Path | None = None,
     detectors: Names = (),
-    simulator: str = "navigation",
+    sim: str = "navigation",
     trials: Trials = 10,
     workers: Workers = 2,
 ) -> None:
@@ -157,7 +157,7 @@ def evaluate(
         run_folder: run folder; for a policy its checkpoint.
         bundle: judge this bundle on a run it has not seen; without it, detectors are fitted and judged by five folds.
         detectors: rows to compare (default: blend, its members and the controls); `all` for every one.
-        simulator: policy: where to drive it.
+        sim: policy: where to drive it.
         trials: policy: episodes per task.
         workers: policy: worker processes.
     """
@@ -165,7 +165,7 @@ def evaluate(
     from failsight.workflows.evaluate import compare_detectors, evaluate_bundle
 
     if what == "policy":
-        _evaluate_policy(run_folder, simulator, trials, workers)
+        _evaluate_policy(run_folder, sim, trials, workers)
         return
     if what != "detection":
         raise UnknownNameError("evaluation", what, ("detection", "policy"))
@@ -175,13 +175,13 @@ def evaluate(
     print_table(*compare_detectors(run_folder, detectors, RichReporter().note))
 
 
-def _evaluate_policy(checkpoint: Path, simulator: str, trials: int, workers: int) -> None:
+def _evaluate_policy(checkpoint: Path, sim: str, trials: int, workers: int) -> None:
     from failsight.workflows.drive import change_table
 
     reporter = RichReporter()
-    reporter.stage(f"driving {checkpoint} in {simulator}")
+    reporter.stage(f"driving {checkpoint} in {sim}")
     try:
-        print_table(*change_table(checkpoint, simulator, trials, workers, reporter))
+        print_table(*change_table(checkpoint, sim, trials, workers, reporter))
     finally:
         reporter.close()
 

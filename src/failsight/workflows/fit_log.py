@@ -247,7 +247,7 @@ def summarise_log(
         "detectors": {name: {data.name: figures} for name, figures in table.items()},
         **headlines(table[options.detector]["claims"], moment),
         "datasets": {data.name: {**describe(data), "policy": run.meta.policy, "suite": run.meta.sim}},
-        "titles": titles(DETECTORS),
+        "titles": titles({**DETECTORS, **{name: find_detector(name) for name in table}}),
         "leaks": {data.name: [leak.as_dict() for leak in leaks]},
         "calibration": _calibration(fitted),
         "alarms": _alarms(fitted),
