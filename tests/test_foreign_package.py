@@ -20,7 +20,7 @@ from failsight.episodes.meta import RunMeta
 from failsight.episodes.run import Run
 from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
-from failsight.predictors.detectors import find_detector
+from failsight.predictors.find_detector import find_detector
 from failsight.sims.tabletop.entry import ENTRY as TABLETOP
 from failsight.testing import checks
 from failsight.workflows.plans import make_plan

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from failsight.core.contracts import Predictor, StoredPredictor
-from failsight.core.errors import FailsightError
-from failsight.core.registry import foreign, load, require_members, warn_of_claims
+from failsight.core.contracts import Predictor
+from failsight.core.registry import load
 from failsight.core.specs import Access
 from failsight.predictors.baselines import ClockPredictor, RandomPredictor, TaskClockPredictor, TaskPriorPredictor
 from failsight.predictors.dataset import permute_labels
@@ -375,35 +374,6 @@ DETECTORS: dict[str, Detector] = {
 SLOW = ("blend", "hazard_ensemble", "mist_mlp", "safe_mlp", "safe_lstm")
 """More than five seconds per fit on the logs at hand; comparisons run them under fewer protocols."""
 CONTROLS = ("clock", "task_clock", "task_prior", "condition_prior", "permuted", "random")
-
-
-GROUP = "failsight.detectors"
-"""Entry points of other packages' detectors."""
-
-
-def find_detector(name: str) -> Detector:
-    """A detector of ours, of an installed package, or at an address. Raises UnknownNameError with the nearest names."""
-    if name in DETECTORS:
-        warn_of_claims(name, GROUP)
-        return DETECTORS[name]
-    found = foreign("detector", name, DETECTORS, GROUP)
-    if not isinstance(found, Detector):
-        raise FailsightError(
-            f"Detector {name} is a {type(found).__name__}, not a failsight.predictors.detector.Detector."
-        )
-    return replace(found, fit=partial(_fit_foreign, name, found.fit))
-
-
-def _fit_foreign(name: str, fit: Callable[[FitData], Predictor], data: FitData) -> Predictor:
-    """What somebody else's fit raises becomes one sentence that says whose it is."""
-    try:
-        predictor = fit(data)
-    except FailsightError:
-        raise
-    except Exception as error:
-        raise FailsightError(f"The detector {name} cannot be fitted ({type(error).__name__}: {error}).") from error
-    require_members(predictor, StoredPredictor, f"What the detector {name} fits")
-    return predictor
 
 
 def titles(rows: Mapping[str, Detector]) -> dict[str, dict[str, str]]:

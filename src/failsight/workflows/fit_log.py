@@ -43,7 +43,8 @@ from failsight.predictors.dataset import (
     split_sequences,
 )
 from failsight.predictors.detector import Detector, FitData
-from failsight.predictors.detectors import DETECTORS, find_detector, titles
+from failsight.predictors.detectors import DETECTORS, titles
+from failsight.predictors.find_detector import find_detector
 from failsight.workflows.bundle_metrics import drop_metrics, save_metrics
 from failsight.workflows.log_thresholds import provisional_threshold
 
