@@ -204,6 +204,18 @@ def test_the_salus_fit_weighs_rare_types_up():
     assert said[0] == pytest.approx(0.5, abs=0.1)
 
 
+def test_what_was_never_labelled_with_a_type_is_told_none():
+    sequences = [replace(s, kind=-1) for s in make_sequences(count=12, steps=30)]
+    options = RecurrentOptions(members=2, epochs=1)
+    parts = [fit_recurrent(sequences, (), options, indices=(i,)) for i in range(2)]
+    for predictor in (fit_recurrent(sequences, (), options), merge_members(parts)):
+        risk = predictor.update(sequences[0].signals[0], sequences[0].hidden[0])
+        assert np.isfinite(risk.p_fail)
+        assert np.isnan(risk.type).all() and np.isnan(risk.imminent)
+    typed = fit_recurrent(make_sequences(count=12, steps=30), (), options)
+    assert np.isfinite(typed.update(sequences[0].signals[0], sequences[0].hidden[0]).type).all()
+
+
 def test_splits_are_disjoint_stratified_and_keyed():
     sequences = make_sequences()
     split = split_sequences(sequences, seed=1)

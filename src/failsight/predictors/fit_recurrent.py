@@ -165,12 +165,14 @@ def fit_recurrent(
     members = [_fit_member(i, data, held_out, options, writer, progress) for i in indices or range(options.members)]
     if writer is not None:
         writer.close()
-    return RecurrentPredictor({**_export(members, whitening), "edges": np.array(shared_edges((*train, *validate)))})
+    arrays = {**_export(members, whitening), "edges": np.array(shared_edges((*train, *validate)))}
+    untyped = {"untyped": np.ones(())} if all(s.kind < 0 for s in train) else {}
+    return RecurrentPredictor({**arrays, **untyped})
 
 
 def merge_members(parts: Sequence[RecurrentPredictor]) -> RecurrentPredictor:
     """One ensemble from members that were fitted apart on the same data."""
-    shared = ("mean", "scale", "signals", "log", "edges")
+    shared = ("mean", "scale", "signals", "log", "edges", "untyped")
     first = parts[0].arrays
     arrays = {name: first[name] for name in shared if name in first}
     arrays |= {n: np.concatenate([part.arrays[n] for part in parts]) for n in first if n not in shared}

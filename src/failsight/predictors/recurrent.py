@@ -17,6 +17,7 @@ from failsight.core.types import FAILURE_TYPES, Array, Risk
 from failsight.predictors.features import LOG_MASK, Whitening
 from failsight.predictors.hazard import BINS, EDGES, SOON, middles_of
 
+_COLLISION = FAILURE_TYPES.index("collision")
 _TYPES = len(FAILURE_TYPES)
 
 
@@ -28,7 +29,8 @@ class RecurrentPredictor:
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         """Args: arrays: `mean`, `scale`, `signals` (), `log` (S,) when it is not the default, `enter_w` (E, U, S+D), `enter_b` (E, U), `gru_x` and `gru_h`
         (E, 3U, U), `bias_x` and `bias_h` (E, 3U), `head_w` (E, BINS + 4 + A, U), `head_b` (E, BINS + 4 + A), `edges` (BINS + 1,)
-        of the hazard's bins when they are not those of 20 Hz and 160 steps.
+        of the hazard's bins when they are not those of 20 Hz and 160 steps, `untyped` () when no failure it was fitted
+        on had a type: then it names none, and no coming collision.
         """
         self.arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         try:
@@ -38,6 +40,7 @@ class RecurrentPredictor:
             self._members, self._units, inputs = arrays["enter_w"].shape
             self.edges = _edges(arrays.get("edges", np.array(EDGES)))
             self._outputs = arrays["head_w"].shape[1]
+            self._typed = "untyped" not in arrays
         except KeyError as error:
             raise BundleError(f"The model file has no array {error}; it is not a recurrent predictor.") from error
         if inputs != len(self.whitening.mean):
@@ -129,8 +132,8 @@ class RecurrentPredictor:
         return Risk(
             p_fail=p_fail,
             time_to_failure=float(mean_lost @ self._middles / max(p_fail, 1e-9)),
-            type=kinds.mean(0) * p_fail,
-            imminent=float(mean_lost[:SOON].sum() * kinds[:, FAILURE_TYPES.index("collision")].mean()),
+            type=kinds.mean(0) * p_fail if self._typed else np.full(_TYPES, np.nan),
+            imminent=float(mean_lost[:SOON].sum() * kinds[:, _COLLISION].mean()) if self._typed else float("nan"),
             dimension=_sigmoid(out[:, BINS + _TYPES :]).mean(0),
             spread=float(p_members.std()),
         )
