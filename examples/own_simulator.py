@@ -67,7 +67,7 @@ class ReachEnv(gymnasium.Env):
     def step(self, action: np.ndarray):
         """Move the hand by up to 2 cm; the draught grows with the level of the perturbation."""
         level = sum(part.level for part in self._key.perturbations)
-        draught = 0.0025 * level * self._wind * (self._step >= 5)
+        draught = 0.002 * level * self._wind * (self._step >= 5)
         self._hand = self._hand + 0.02 * np.clip(np.asarray(action, np.float64), -1, 1) + draught
         self._step += 1
         success = bool(np.linalg.norm(self._hand - self._cup) < 0.02)
