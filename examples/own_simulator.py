@@ -85,7 +85,7 @@ class ReachEnv(gymnasium.Env):
         """(32, 32, 3) uint8, seen from above."""
         picture = np.full((32, 32, 3), 200, np.uint8)
         for place, colour in ((self._cup, (200, 40, 40)), (self._hand, (30, 30, 30))):
-            row, column = np.clip(((place + [0.5, 0.3]) * 32).astype(int), 1, 30)[::-1]
+            row, column = np.clip(((place + np.array([0.5, 0.3])) * 32).astype(int), 1, 30)[::-1]
             picture[row - 1 : row + 2, column - 1 : column + 2] = colour
         return picture
 

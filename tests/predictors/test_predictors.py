@@ -211,7 +211,8 @@ def test_what_was_never_labelled_with_a_type_is_told_none():
     for predictor in (fit_recurrent(sequences, (), options), merge_members(parts)):
         risk = predictor.update(sequences[0].signals[0], sequences[0].hidden[0])
         assert np.isfinite(risk.p_fail)
-        assert np.isnan(risk.type).all() and np.isnan(risk.imminent)
+        assert np.isnan(risk.type).all()
+        assert np.isnan(risk.imminent)
     typed = fit_recurrent(make_sequences(count=12, steps=30), (), options)
     assert np.isfinite(typed.update(sequences[0].signals[0], sequences[0].hidden[0]).type).all()
 
