@@ -65,8 +65,8 @@ def index_fits(path: Path, frame: pd.DataFrame, metas: Sequence[EpisodeMeta]) ->
 def columns_fit(path: Path, table: pa.Table, run: RunMeta) -> None:
     """Widths of the columns against the specs and shapes in `run.json`."""
     widths = {"signal": len(run.signals)} if run.signals else {}
-    if not run.signals:
-        widths = {"observation.state": len(run.observation_spec.state), "action": len(run.action_spec.dimensions)}
+    if run.has_actions:
+        widths |= {"observation.state": len(run.observation_spec.state), "action": len(run.action_spec.dimensions)}
         widths |= {"policy.cursor": 1, "policy.replan": 1, "policy.chunk": prod(run.shapes.get("policy.chunk", (0,)))}
     for name in ("index", "episode_index", "frame_index", *widths):
         if name not in table.column_names:

@@ -19,11 +19,10 @@ def empty_steps(run: RunMeta) -> pa.Table:
     def vector(size: int, kind: pa.DataType) -> pa.DataType:
         return pa.list_(kind, size)
 
-    if run.signals:
-        fields = [("signal", vector(len(run.signals), pa.float32()))]
-    else:
+    fields = [("signal", vector(len(run.signals), pa.float32()))] if run.signals else []
+    if run.has_actions:
         sizes = (("observation.state", len(run.observation_spec.state)), ("action", len(run.action_spec.dimensions)))
-        fields = [(name, vector(size, pa.float32())) for name, size in sizes]
+        fields += [(name, vector(size, pa.float32())) for name, size in sizes]
         for name, shape in run.shapes.items():
             size = 1
             for length in shape:

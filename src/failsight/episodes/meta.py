@@ -95,6 +95,11 @@ class RunMeta:
     labeler: str = ""
     """Name of its label table; empty in runs that did not say so."""
 
+    @property
+    def has_actions(self) -> bool:
+        """Whether its steps have states, actions and chunks; a log of signals may lack them."""
+        return not self.signals or bool(self.action_spec.dimensions)
+
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
         data = {

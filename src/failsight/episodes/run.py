@@ -48,7 +48,7 @@ class Episode:
     failure: Array | None = None
     """(T, 3) float32 of a policy with a failure head: p_fail, time to failure (steps), re-plan request."""
     signals: Array | None = None
-    """(T, S) float32 signals computed elsewhere; then states, actions and chunks have no columns."""
+    """(T, S) float32 signals computed elsewhere; states, actions and chunks may then have no columns."""
 
     def __post_init__(self) -> None:
         if len(self.states) != self.meta.length:
@@ -61,7 +61,7 @@ class Episode:
 
     def steps(self) -> list[Step]:
         """The steps as a monitor sees them online, one policy output object per inference."""
-        if self.signals is not None:
+        if self.signals is not None and not self.actions.shape[1]:
             return [self._logged_step(t, self.signals[t]) for t in range(len(self.signals))]
         steps: list[Step] = []
         output: PolicyOutput | None = None
@@ -84,6 +84,7 @@ class Episode:
                     cursor=cursor,
                     replan=bool(self.replans[t]),
                     executed=self.actions[t - 1] if t else None,
+                    signals=None if self.signals is None else self.signals[t],
                 )
             )
         return steps
@@ -187,7 +188,7 @@ class Run:
             values = column_values(table, name)
             return values.reshape(len(values), *self.meta.shapes[name]) if name in self.meta.shapes else values
 
-        if self.meta.signals:
+        if not self.meta.has_actions:
             return self._logged_episode(meta, column_values(table, "signal"), tensor("policy.hidden"))
         chunks = tensor("policy.chunk")
         assert chunks is not None
@@ -202,6 +203,7 @@ class Run:
             samples=tensor("policy.samples"),
             members=tensor("policy.members"),
             failure=tensor("policy.failure"),
+            signals=column_values(table, "signal") if self.meta.signals else None,
             events=self._events.get(meta.ticket, ()),
         )
 

@@ -1,6 +1,13 @@
 """Files of other systems: one row per format, imported when it is tried. What a row needs says `formats.format`."""
 
-LOGS = {"actprobe": "failsight.episodes.formats.actprobe:FORMAT"}
+LOGS = {
+    "actprobe": "failsight.episodes.formats.actprobe:FORMAT",
+    "csv": "failsight.episodes.formats.csv_rows:FORMAT",
+    "json-lines": "failsight.episodes.formats.json_rows:FORMAT",
+    "npz": "failsight.episodes.formats.npz_arrays:FORMAT",
+    "parquet": "failsight.episodes.formats.parquet_rows:FORMAT",
+    "hdf5": "failsight.episodes.formats.hdf5_groups:FORMAT",
+}
 """Logs to fit and judge on: `failsight import`."""
 DEMONSTRATIONS = {
     "mobile-vla": "failsight.episodes.formats.mobile_vla:FORMAT",

@@ -108,7 +108,7 @@ def recognise(path: Path, table: Mapping[str, str], what: str, name: str = "", a
 
 def _nothing(path: Path, table: Mapping[str, str], what: str, refused: list[str], advice: str) -> EpisodeDataError:
     if refused:
-        return EpisodeDataError(" ".join(refused))
+        return EpisodeDataError(" ".join(dict.fromkeys(refused)))
     if not path.exists():
         return EpisodeDataError(f"{path.absolute()} does not exist.")
     return UnrecognisedError(f"{path} holds no {what}; tried {', '.join(table)}. {advice}".rstrip())

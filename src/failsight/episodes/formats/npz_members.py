@@ -47,7 +47,7 @@ def read_members(path: Path, needed: Mapping[str, int], wanted: Mapping[str, int
         infos = _members(path, archive)
         missing = [name for name in needed if name not in infos]
         if missing:
-            raise EpisodeDataError(f"{path} has no array {', '.join(missing)}; it is not an ActProbe npz log.")
+            raise EpisodeDataError(f"{path} has no array {', '.join(missing)}; it has {', '.join(infos)[:200]}.")
         limits = {**needed, **{name: limit for name, limit in wanted.items() if name in infos}}
         return {name: _read(f"{path}: {name}", archive, infos[name], limit) for name, limit in limits.items()}
 
