@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,9 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from failsight.core.errors import EpisodeDataError, FailsightError
+from failsight.episodes import from_arrays
 from failsight.episodes.formats.fields import read_map
 from failsight.episodes.formats.format import ReadOptions
 from failsight.episodes.logged import LogOrigin
+from failsight.episodes.run import Run
+from failsight.labels.table import read_labels
 from failsight.workflows.import_logs import import_log, read_log
 
 MAP = "success=ok,episode=ep,task=job,step=tick,signals=entropy+var,hidden=h"
@@ -217,3 +223,42 @@ def test_a_log_of_actions_alone_has_no_signals_of_its_own(tmp_path):
     assert "exactly" not in run.meta.note
     assert run.meta.action_spec.names == ("action.0", "action.1", "action.2")
     assert len(next(run.read()).steps()) == 5
+
+
+def test_arrays_in_memory_are_a_log():
+    given = [
+        {
+            "success": 1,
+            "signals": {"a": [1.0, np.nan], "b": [3, 4]},
+            "hidden": np.ones((2, 3)),
+            "action": np.ones((2, 2)),
+        },
+        {"success": "no", "signals": {"a": [1.0], "b": [3]}, "hidden": np.ones((1, 3)), "action": np.ones((1, 2))},
+    ]
+    log = from_arrays(given)
+    assert [c.name for c in log.columns] == ["a", "b"]
+    assert [(e.task, e.number, e.success) for e in log.episodes] == [("task", 0, True), ("task", 1, False)]
+    np.testing.assert_array_equal(log.episodes[0].signals, [[1, 3], [np.nan, 4]])
+    for change, message in (
+        ({"hidden": np.ones((3, 3))}, "episode 1: steps differ in number"),
+        ({"success": 0.5}, "episode 1: success: success is 0.5"),
+        ({"signals": {"a": [1.0]}}, "episode 1 has no b"),
+        ({"extra": 1}, "which the first one has not"),
+        ({"action": [[np.inf, 0]]}, "expected finite numbers"),
+    ):
+        with pytest.raises(EpisodeDataError, match=message):
+            from_arrays([given[0], {**given[1], **change}])
+    for nothing in ([], [{"success": True}], [{"success": True, "signal": [1.0]}]):
+        with pytest.raises(EpisodeDataError):
+            from_arrays(nothing)
+
+
+def test_from_arrays_is_imported_without_anything_heavy():
+    code = "import sys, failsight.episodes; print({'numpy', 'pandas', 'pyarrow', 'h5py', 'torch'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_example_makes_a_run(tmp_path):
+    example = Path(__file__).parents[2] / "examples/own_logs.py"
+    subprocess.run([sys.executable, example, tmp_path / "run"], check=True)
+    assert len(read_labels(Run(tmp_path / "run"))) == 60

@@ -76,7 +76,7 @@ def store_labelled(log: Log, out: Path, origin: LogOrigin, tick: Callable[[], No
     Raises EpisodeDataError when its episodes do not fit together, StorageError when `out` exists or cannot be written.
     """
     with staged_folder(out) as build:
-        write_log(log, build, origin, tick)
+        write_log(with_our_signals(log, origin.rate_hz), build, origin, tick)
         label_run(Run(build), OutcomeLabeler())
     return Run(out)
 
@@ -96,7 +96,6 @@ def import_log(
     """
     require_free(out)
     log, found = read_log(source, format, options)
-    log = with_our_signals(log, origin.rate_hz)
     if note is not None:
         for line in (found, *log.notes):
             note(line)

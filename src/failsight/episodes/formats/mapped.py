@@ -144,7 +144,7 @@ def _part(file: Path, sheet: Sheet, fields: Fields, path: Path) -> _Part:
         if fields[role] and told[role] is None and role != "instruction":
             raise EpisodeDataError(f"{sheet.where} has no {fields.one(role)}.")
         told[role] = _scalar(told[role], f"{sheet.where}: {fields.one(role)}")
-    stem = file.name.removesuffix(".gz").rpartition(".")[0]
+    stem = file.name.removesuffix(".gz").rpartition(".")[0] or file.name
     alone = sheet.alone and path.is_dir() and not fields["episode"]
     default = path.absolute().name if alone else stem
     task = read_text(default if told["task"] is None else _text(told["task"]), f"{sheet.where}: task")
