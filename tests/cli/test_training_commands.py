@@ -51,7 +51,7 @@ def test_record_audit_train_drive_compare(recordings, tmp_path, capsys):
     main(["audit", str(recordings)])
     assert "scenarios" in capsys.readouterr().out
     out = tmp_path / "runs" / "ab"
-    ab = ["--against", "tabletop-weak", "--simulator", "navigation", "--trials", "1", "--out", str(out)]
+    ab = ["--against", "tabletop-weak", "--sim", "navigation", "--trials", "1", "--out", str(out)]
     main(["train-policy", "--data", str(recordings), *ab, *SMALL])
     assert "Success of a minus b, same episodes" in " ".join(capsys.readouterr().out.split())
     for name in "ab":
@@ -61,9 +61,9 @@ def test_record_audit_train_drive_compare(recordings, tmp_path, capsys):
         assert json.loads((out / name / "train_config.json").read_text())["chunk"] == 4
     main(["cases", str(tmp_path / "runs")])
     assert "scratch" in capsys.readouterr().out
-    main(["evaluate", "policy", str(out / "a" / "best"), "--simulator", "navigation", "--trials", "1"])
+    main(["evaluate", "policy", str(out / "a" / "best"), "--sim", "navigation", "--trials", "1"])
     assert "swapped instruction" in capsys.readouterr().out
-    policy = ["--suite", "navigation", "--policy", str(out / "a" / "best"), "--tasks", "1box_vert_left"]
+    policy = ["--sim", "navigation", "--policy", str(out / "a" / "best"), "--tasks", "1box_vert_left"]
     main(["collect", "--out", str(tmp_path / "run"), *policy, "--trials", "5"])
     episodes = Run(tmp_path / "run").episodes
     assert len({meta.condition for meta in episodes}) > 1

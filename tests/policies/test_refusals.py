@@ -197,7 +197,7 @@ def test_a_share_of_0_says_last_in_the_case(data, tmp_path):
 
 
 def test_choosing_by_success_without_a_simulator_is_refused_before_data_are_read(tmp_path):
-    with pytest.raises(FailsightError, match="name one with --simulator"):
+    with pytest.raises(FailsightError, match="name one with --sim"):
         train(tmp_path / "no-data", TrainConfig(fit=replace(FIT, best_by="success")), tmp_path / "run")
 
 

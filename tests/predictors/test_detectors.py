@@ -12,8 +12,9 @@ from failsight.evaluation.judging import trace
 from failsight.predictors.blend import BlendPredictor
 from failsight.predictors.dataset import permute_labels
 from failsight.predictors.detector import FitData
-from failsight.predictors.detectors import BLEND, CONTROLS, DETECTORS, find_detector
+from failsight.predictors.detectors import BLEND, CONTROLS, DETECTORS
 from failsight.predictors.evidence import RunningEvidence
+from failsight.predictors.find_detector import find_detector
 from failsight.predictors.fit_ledger import LedgerOptions, fit_ledger, shared_weights
 from failsight.predictors.ledger import LedgerPredictor
 from failsight.predictors.scalars import ScalarPredictor, find_columns

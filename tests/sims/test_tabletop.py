@@ -224,3 +224,13 @@ def test_stepping_after_the_end_raises(env):
     run_expert(env, key())
     with pytest.raises(FailsightError, match="ended"):
         env.step(np.zeros(7, np.float32))
+
+
+@pytest.mark.sim
+def test_a_noisy_step_leaves_the_callers_action_alone():
+    env = TabletopEnv(images="on_demand")
+    env.reset(options={"key": key(perturbation="action_noise:5")})
+    action = np.zeros(7)
+    env.step(action)
+    assert not action.any()
+    env.close()

@@ -277,7 +277,7 @@ def test_best_by_success_asks_the_simulator(data, tmp_path):
     fitted = fit(data, config, options, SPLIT, tmp_path, hooks=Hooks(success=lambda folder: next(scores)))
     assert (fitted.best_step, fitted.best_value) == (4, 0.75)
     assert read_config(fitted.best).provenance["success"] == 0.75
-    with pytest.raises(FailsightError, match=r"name one with --simulator"):
+    with pytest.raises(FailsightError, match=r"name one with --sim"):
         fit(data, config, options, SPLIT, tmp_path / "x")
 
 

@@ -58,7 +58,7 @@ def run(
 
 def collect(
     out: Path,
-    suite: str = "tabletop",
+    sim: str = "tabletop",
     policy: Reference = "tabletop-strong",
     tasks: Names = (),
     trials: Trials = 10,
@@ -75,9 +75,9 @@ def collect(
 
     Args:
         out: run folder.
-        suite: simulator.
-        policy: a registered policy, or a checkpoint folder.
-        tasks: task ids (default: all of the suite).
+        sim: simulator: tabletop, navigation, navigation-2d, metaworld, libero, one of an installed package, or package.module:ENTRY.
+        policy: a registered policy, one of an installed package, package.module:Class, or a checkpoint folder.
+        tasks: task ids (default: all of the simulator).
         trials: episodes per task and seed.
         seeds: run seeds.
         mix: perturbation mix (clean, default, all) or conditions such as none,push:3,light:2+slippery:4.
@@ -94,7 +94,7 @@ def collect(
     from failsight.workflows.collect import CollectOptions, collect_run
     from failsight.workflows.plans import make_plan
 
-    keys = make_plan(suite, tasks, seeds, trials, mix)
+    keys = make_plan(sim, tasks, seeds, trials, mix)
     reporter = RichReporter()
     reporter.stage(f"collecting {len(keys)} episodes into {out}")
     tick, good, done = reporter.count(len(keys)), 0, 0
@@ -105,7 +105,7 @@ def collect(
         tick(f"success {good / done:.0%}")
 
     options = CollectOptions(
-        policy=policy, sim=suite, workers=workers, video_share=video, note=note, resume=resume, monitor=monitor, arm=arm
+        policy=policy, sim=sim, workers=workers, video_share=video, note=note, resume=resume, monitor=monitor, arm=arm
     )
     try:
         collect_run(out, keys, options, progress)

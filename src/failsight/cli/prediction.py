@@ -33,7 +33,7 @@ def import_log(
     format: str = "",
     map: str = "",
     policy: str | None = None,
-    suite: str | None = None,
+    benchmark: str | None = None,
     horizon: Count | None = None,
     rate_hz: Rate = 0.0,
 ) -> None:
@@ -46,7 +46,7 @@ def import_log(
         map: which names of the file mean what: success=ok,episode=ep,task=job,step=tick,signals=entropy+var,hidden=h (also
             instruction, seed, state, action, chunk, samples).
         policy: name of the policy that was logged (default: the folder's name).
-        suite: name of the benchmark (default: the folder's name).
+        benchmark: what the logs were recorded in (default: the folder's name).
         horizon: steps after which an unfinished episode is a timeout (default: the longest episode).
         rate_hz: steps per second, for figures per hour (default: not known).
     """
@@ -57,7 +57,7 @@ def import_log(
 
     options = ReadOptions(fields=read_map(map))
     name = Path(os.path.abspath(source)).name
-    origin = LogOrigin(policy=policy or name, suite=suite or name, horizon=horizon, rate_hz=rate_hz)
+    origin = LogOrigin(policy=policy or name, suite=benchmark or name, horizon=horizon, rate_hz=rate_hz)
     store(source, out, origin, note=RichReporter().note, format=format, options=options)
     print_labels(out)
     keep(out)
@@ -152,7 +152,7 @@ def evaluate(
     run_folder: Folder,
     bundle: Path | None = None,
     detectors: Names = (),
-    simulator: str = "navigation",
+    sim: str = "navigation",
     trials: Trials = 10,
     workers: Workers = 2,
 ) -> None:
@@ -163,7 +163,7 @@ def evaluate(
         run_folder: run folder; for a policy its checkpoint.
         bundle: judge this bundle on a run it has not seen; without it, detectors are fitted and judged by five folds.
         detectors: rows to compare (default: blend, its members and the controls); `all` for every one.
-        simulator: policy: where to drive it.
+        sim: policy: where to drive it.
         trials: policy: episodes per task.
         workers: policy: worker processes.
     """
@@ -171,7 +171,7 @@ def evaluate(
     from failsight.workflows.evaluate import compare_detectors, evaluate_bundle
 
     if what == "policy":
-        _evaluate_policy(run_folder, simulator, trials, workers)
+        _evaluate_policy(run_folder, sim, trials, workers)
         return
     if what != "detection":
         raise UnknownNameError("evaluation", what, ("detection", "policy"))
@@ -181,13 +181,13 @@ def evaluate(
     print_table(*compare_detectors(run_folder, detectors, RichReporter().note))
 
 
-def _evaluate_policy(checkpoint: Path, simulator: str, trials: int, workers: int) -> None:
+def _evaluate_policy(checkpoint: Path, sim: str, trials: int, workers: int) -> None:
     from failsight.workflows.drive import change_table
 
     reporter = RichReporter()
-    reporter.stage(f"driving {checkpoint} in {simulator}")
+    reporter.stage(f"driving {checkpoint} in {sim}")
     try:
-        print_table(*change_table(checkpoint, simulator, trials, workers, reporter))
+        print_table(*change_table(checkpoint, sim, trials, workers, reporter))
     finally:
         reporter.close()
 

@@ -55,7 +55,7 @@ def train_policy(
     out: Path | None = None,
     recipe: str = "",
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),  # noqa: B008 (frozen)
-    simulator: str = "",
+    sim: str = "",
     trials: Trials = 10,
     against: str = "",
     workers: Workers = 2,
@@ -67,7 +67,7 @@ def train_policy(
         out: folder (default runs/train-NAME); an interrupted training goes on there.
         recipe: tabletop (the shipped strong checkpoint), tabletop-weak, or tabletop-smoke; instead of --data.
         config: the cell and its dials.
-        simulator: drive the result there (tabletop, navigation, navigation-2d).
+        sim: drive the result there (tabletop, navigation, navigation-2d).
         trials: closed-loop episodes per task.
         against: a second --backbone.source, or `scratch`; both are trained on the same data and compared (A/B).
         workers: worker processes of the simulator.
@@ -81,19 +81,19 @@ def train_policy(
         raise FailsightError("Give --data or --recipe, not both.")
     folder = out or Path("runs") / f"train-{data.resolve().name}"
     if against:
-        _compare(data, folder, config, simulator, trials, against, workers)
+        _compare(data, folder, config, sim, trials, against, workers)
     else:
-        _train_one(data, folder, config, simulator, trials, workers)
+        _train_one(data, folder, config, sim, trials, workers)
 
 
-def _train_one(data: Path, folder: Path, config: TrainConfig, simulator: str, trials: int, workers: int) -> None:
+def _train_one(data: Path, folder: Path, config: TrainConfig, sim: str, trials: int, workers: int) -> None:
     from functools import partial
 
     from failsight.workflows.drive import drive_and_note, require_drivable, require_simulator, success_in
     from failsight.workflows.train import settle_choice, train
 
-    require_simulator(simulator)
-    config = settle_choice(config, bool(simulator))
+    require_simulator(sim)
+    config = settle_choice(config, bool(sim))
     reporter = RichReporter()
     reporter.stage(f"training in {folder}")
     tick = reporter.count(config.fit.steps)
@@ -106,33 +106,31 @@ def _train_one(data: Path, folder: Path, config: TrainConfig, simulator: str, tr
             reporter.note(f"step {step}: {text}")
 
     try:
-        judge = success_in(simulator, trials, workers) if simulator and config.fit.best_by == "success" else None
-        check = partial(require_drivable, simulator)
+        judge = success_in(sim, trials, workers) if sim and config.fit.best_by == "success" else None
+        check = partial(require_drivable, sim)
         fitted = train(data, config, folder, progress=progress, success=judge, check=check, note=reporter.note)
         by = "the last" if config.fit.best_by == "last" else f"{config.fit.best_by} {fitted.best_value:.4g}"
         console.print(f"checkpoint {fitted.best} (step {fitted.best_step}, {by})")
-        if simulator:
-            reporter.stage(f"driving in {simulator}")
-            print_table(*drive_and_note(fitted.best, folder, simulator, trials, workers))
+        if sim:
+            reporter.stage(f"driving in {sim}")
+            print_table(*drive_and_note(fitted.best, folder, sim, trials, workers))
     finally:
         reporter.close()
         keep(folder)
     console.print(f"Next: failsight cases {folder.parent}")
 
 
-def _compare(
-    data: Path, folder: Path, config: TrainConfig, simulator: str, trials: int, against: str, workers: int
-) -> None:
+def _compare(data: Path, folder: Path, config: TrainConfig, sim: str, trials: int, against: str, workers: int) -> None:
     from failsight.core.errors import FailsightError
     from failsight.workflows.drive import compare_cases
 
-    if not simulator:
-        raise FailsightError("An A/B of two initialisations is decided in a simulator; name one with --simulator.")
+    if not sim:
+        raise FailsightError("An A/B of two initialisations is decided in a simulator; name one with --sim.")
     sources = {"a": config.backbone.source, "b": "" if against == "scratch" else against}
     for name, source in sources.items():
         say((name, "bold"), f": initialised from {source or 'scratch'}")
         chosen = replace(config, backbone=replace(config.backbone, source=source))
-        _train_one(data, folder / name, chosen, simulator, trials, workers)
+        _train_one(data, folder / name, chosen, sim, trials, workers)
     console.print(compare_cases(folder / "a", folder / "b"))
 
 

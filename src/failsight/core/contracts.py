@@ -171,6 +171,15 @@ class Predictor(Protocol):
         """Restore it."""
 
 
+class StoredPredictor(Predictor, Protocol):
+    """A predictor that a bundle can hold: its class, called with `arrays`, gives it again."""
+
+    arrays: Mapping[str, Array]
+    """Everything it learned."""
+    hidden_size: int
+    """Length of the hidden states it reads; 0: none."""
+
+
 class Monitor(Protocol):
     """The same object online and offline; replaying a recorded episode gives bit-equal verdicts."""
 

@@ -82,7 +82,7 @@ class LogOrigin:
 
     def __post_init__(self) -> None:
         read_text(self.policy, "--policy")
-        read_text(self.suite, "--suite")
+        read_text(self.suite, "--benchmark")
         read_number(self.rate_hz, "--rate-hz", 0.0, 1e6)
         if self.horizon is not None:
             read_count(self.horizon, "--horizon", 1)

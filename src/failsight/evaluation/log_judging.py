@@ -14,7 +14,8 @@ from failsight.evaluation.judging import DataSet, Traces, blend_traces, judge, w
 from failsight.evaluation.moments import headline_claims, headline_moment, moment_figures
 from failsight.evaluation.protocols import PROTOCOLS, EpisodeFacts, Split, headline_cut, splits
 from failsight.predictors.detector import FitData
-from failsight.predictors.detectors import CONTROLS, DETECTORS, blended, find_detector
+from failsight.predictors.detectors import CONTROLS, DETECTORS, blended
+from failsight.predictors.find_detector import find_detector
 
 JUDGED = (
     "running_mean",

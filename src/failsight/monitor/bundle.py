@@ -22,7 +22,6 @@ from safetensors.numpy import load_file, save_file
 from failsight.core.contracts import Policy
 from failsight.core.errors import BundleError, EpisodeDataError, FailsightError
 from failsight.core.foreign import read_count, read_text, require_distinct
-from failsight.core.registry import resolve
 from failsight.core.specs import ActionSpec, ObservationSpec, SignalColumn
 from failsight.core.types import Array
 from failsight.episodes.meta import write_text_atomic
@@ -30,9 +29,9 @@ from failsight.monitor.band import Band
 from failsight.monitor.monitor import Bank, LoggedSignals, RiskMonitor
 from failsight.monitor.probability import ProbabilityMap
 from failsight.monitor.senses import Senses, Usual
+from failsight.monitor.stored_predictor import make_predictor, require_known, stored_name
 from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import TriggerRule
-from failsight.predictors import PREDICTORS
 from failsight.signals.bank import SignalBank
 
 BUNDLE_VERSION = 2
@@ -55,21 +54,22 @@ def save_bundle(
     band: Band | None = None,
     usual: Usual | None = None,
 ) -> None:
-    """Write the folder; `predictor` is any registered predictor with `name`, `arrays`, `hidden_size`.
+    """Write the folder; `predictor` is any `StoredPredictor`, ours or of another package.
 
     `signals` are the columns it reads when they come with the step; empty when failsight computes them. `usual` says what
     training knows of every signal; without it no single one is missed.
 
     Raises BundleError when a weight or figure is not finite; what was learned in use with an older bundle is dropped.
     """
-    arrays = {name: np.array(array, order="C") for name, array in predictor.arrays.items()}
-    _require_finite(arrays, f"The {predictor.name} predictor")
+    stored = stored_name(predictor)
+    arrays = {key: np.array(array, order="C") for key, array in predictor.arrays.items()}
+    _require_finite(arrays, f"The {stored} predictor")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ADAPTED).unlink(missing_ok=True)
     save_file(arrays, folder / "model.safetensors")
     config = {
         "bundle_version": BUNDLE_VERSION,
-        "predictor": predictor.name,
+        "predictor": stored,
         "trigger": asdict(rule),
         "provenance": dict(provenance),
     }
@@ -131,12 +131,12 @@ def load_monitor(folder: str | Path, policy: Policy | None = None, *, learns: bo
         thresholds, mapped, band = _calibration(calibration)
     with _reading(path / "config.json"):
         rule, name = _rule(config["trigger"]), read_text(config["predictor"], "predictor")
-        build = resolve("predictor", name, PREDICTORS)
+        require_known(name)
     digest = _require_unchanged(path, files, fingerprint)
     if policy is not None:
         _check_policy(path, policy, (actions, observations), owner)
     with _reading(path / "model.safetensors"):
-        predictor = build(_arrays(path / "model.safetensors"))
+        predictor = make_predictor(name, _arrays(path / "model.safetensors"))
     if predictor.hidden_size != size:
         raise BundleError(f"{path} reads {predictor.hidden_size} features; fingerprint.json says {size}. Fit again.")
     with _reading(path / "specs.json"):

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from failsight.core.contracts import Predictor
-from failsight.core.errors import UnknownNameError
 from failsight.core.registry import load
 from failsight.core.specs import Access
 from failsight.predictors.baselines import ClockPredictor, RandomPredictor, TaskClockPredictor, TaskPriorPredictor
@@ -375,13 +374,6 @@ DETECTORS: dict[str, Detector] = {
 SLOW = ("blend", "hazard_ensemble", "mist_mlp", "safe_mlp", "safe_lstm")
 """More than five seconds per fit on the logs at hand; comparisons run them under fewer protocols."""
 CONTROLS = ("clock", "task_clock", "task_prior", "condition_prior", "permuted", "random")
-
-
-def find_detector(name: str) -> Detector:
-    """Raises UnknownNameError with the nearest names."""
-    if name not in DETECTORS:
-        raise UnknownNameError("detector", name, DETECTORS)
-    return DETECTORS[name]
 
 
 def titles(rows: Mapping[str, Detector]) -> dict[str, dict[str, str]]:

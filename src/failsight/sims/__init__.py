@@ -1,5 +1,7 @@
 """Layer `sims`: adapters around simulators, one folder each, imported only when used."""
 
+from importlib import import_module
+
 SIMS = {
     "tabletop": "failsight.sims.tabletop.entry:ENTRY",
     "navigation": "failsight.sims.navigation.entry:ENTRY",
@@ -11,9 +13,7 @@ SIMS = {
 
 
 def register_envs() -> None:
-    """Register every Gymnasium id, without importing a simulator."""
-    from failsight.sims.navigation import register_envs as navigation
-    from failsight.sims.tabletop import register_envs as tabletop
-
-    tabletop()
-    navigation()
+    """Register the Gymnasium ids of every simulator that has some, without importing the simulator itself."""
+    for address in SIMS.values():
+        folder = import_module(address.partition(".entry:")[0])
+        getattr(folder, "register_envs", lambda: None)()

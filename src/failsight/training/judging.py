@@ -22,7 +22,7 @@ def require_choice(best_by: str, validation_windows: int, simulator: bool) -> No
         )
     if best_by == "success" and not simulator:
         raise FailsightError(
-            "Choosing by success needs a simulator; name one with --simulator (processes started by accelerate or "
+            "Choosing by success needs a simulator; name one with --sim (processes started by accelerate or "
             "torchrun have none), or use --fit.best-by validation."
         )
 

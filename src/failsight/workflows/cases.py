@@ -65,4 +65,4 @@ def _success(case: Mapping[str, Any]) -> str:
     figure = case.get("success")
     if not figure or figure["value"] is None:
         return "–"
-    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}] {case.get('simulator', '')}"
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}] {case.get('sim', case.get('simulator', ''))}"

@@ -57,24 +57,24 @@ def require_simulator(name: str) -> None:
         find_sim(name)
 
 
-def require_drivable(simulator: str, config: VLAConfig) -> None:
+def require_drivable(sim: str, config: VLAConfig) -> None:
     """Refuse a policy the simulator cannot drive, before anything is trained; an empty name is no simulator and fine.
 
     Raises FailsightError when the simulator is not installed, SpecMismatchError when the two mean different things.
     """
-    if not simulator:
+    if not sim:
         return
-    sim = make_sim(simulator)
+    env = make_sim(sim)
     try:
-        require_equal("Action specs of policy and simulator", config.action_spec, sim.action_spec)
-        require_equal("Observation specs of simulator and policy", sim.observation_spec, config.observation_spec)
+        require_equal("Action specs of policy and simulator", config.action_spec, env.action_spec)
+        require_equal("Observation specs of simulator and policy", env.observation_spec, config.observation_spec)
     finally:
-        sim.close()
+        env.close()
 
 
-def success_in(simulator: str, trials: int, workers: int) -> Callable[[Path], float]:
+def success_in(sim: str, trials: int, workers: int) -> Callable[[Path], float]:
     """A function that gives the success rate of a checkpoint, for choosing the best one."""
-    return partial(_success_rate, Evaluator(simulator), trials, workers)
+    return partial(_success_rate, Evaluator(sim), trials, workers)
 
 
 def _success_rate(evaluator: Evaluator, trials: int, workers: int, checkpoint: Path) -> float:
@@ -83,13 +83,13 @@ def _success_rate(evaluator: Evaluator, trials: int, workers: int, checkpoint: P
 
 
 def drive_and_note(
-    checkpoint: Path, folder: Path, simulator: str, trials: int, workers: int
+    checkpoint: Path, folder: Path, sim: str, trials: int, workers: int
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Success per task as a table; overall success goes into the case, single outcomes into `drives.json`."""
-    evaluator = Evaluator(simulator)
+    evaluator = Evaluator(sim)
     drives = evaluator.drive(checkpoint, evaluator.episodes(TEST_SEED, trials), workers, lambda done: None)
     overall = success_of(drives)
-    note_success(folder, {"success": overall.as_dict(), "simulator": simulator})
+    note_success(folder, {"success": overall.as_dict(), "sim": sim})
     rows = [
         {"task": d.key.task, "episode": d.key.episode, "success": d.success, "collided": d.collided} for d in drives
     ]
@@ -108,15 +108,15 @@ def compare_cases(first: Path, second: Path) -> str:
 
 
 def change_table(
-    checkpoint: Path, simulator: str, trials: int, workers: int, reporter: Reporter
+    checkpoint: Path, sim: str, trials: int, workers: int, reporter: Reporter
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Success as it is, without its instruction, with another one, and with a frozen past."""
-    require_simulator(simulator)
-    keys = Evaluator(simulator).episodes(TEST_SEED, trials)
+    require_simulator(sim)
+    keys = Evaluator(sim).episodes(TEST_SEED, trials)
     tick = reporter.count(len(keys) * len(CHANGES))
     rows: list[tuple[str, ...]] = []
     for change in CHANGES:
-        drives = closed_loop(checkpoint, simulator, keys, workers, change, ticking(tick, change))
+        drives = closed_loop(checkpoint, sim, keys, workers, change, ticking(tick, change))
         side = obeyed(drives)
         rows.append((change.replace("-", " "), text_of(success_of(drives)), text_of(side)))
     return ("policy", "success", "passed on the task's side"), rows

@@ -43,7 +43,8 @@ from failsight.predictors.dataset import (
     split_sequences,
 )
 from failsight.predictors.detector import Detector, FitData
-from failsight.predictors.detectors import DETECTORS, find_detector, titles
+from failsight.predictors.detectors import DETECTORS, titles
+from failsight.predictors.find_detector import find_detector
 from failsight.workflows.bundle_metrics import drop_metrics, save_metrics
 from failsight.workflows.log_thresholds import provisional_threshold
 
@@ -247,7 +248,7 @@ def summarise_log(
         "detectors": {name: {data.name: figures} for name, figures in table.items()},
         **headlines(table[options.detector]["claims"], moment),
         "datasets": {data.name: {**describe(data), "policy": run.meta.policy, "suite": run.meta.sim}},
-        "titles": titles(DETECTORS),
+        "titles": titles({**DETECTORS, **{name: find_detector(name) for name in table}}),
         "leaks": {data.name: [leak.as_dict() for leak in leaks]},
         "calibration": _calibration(fitted),
         "alarms": _alarms(fitted),

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from failsight.core.contracts import Labels
-from failsight.core.errors import EpisodeDataError, StorageError
+from failsight.core.errors import EpisodeDataError, FailsightError, StorageError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array
 from failsight.episodes.disk import writing
@@ -30,12 +30,14 @@ _FRAMES = 8
 def pictures_of(run: Run, episode: Episode) -> list[Array]:
     """(256, 256, 3) pictures before every step and after the last, by executing the recorded actions again."""
     sim = make_sim(run.meta.sim)
+    if not hasattr(sim, "render"):
+        raise FailsightError(f"Simulator {run.meta.sim} draws nothing for people: it has no render().")
     sim.reset(options={"key": episode.meta.key})
     pictures = []
     for action in episode.actions:
-        pictures.append(np.asarray(sim.render()))  # type: ignore[attr-defined]
+        pictures.append(np.asarray(sim.render()))
         sim.step(action)
-    pictures.append(np.asarray(sim.render()))  # type: ignore[attr-defined]
+    pictures.append(np.asarray(sim.render()))
     sim.close()
     return pictures
 

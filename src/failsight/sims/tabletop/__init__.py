@@ -2,7 +2,7 @@
 
 import gymnasium
 
-from failsight.sims.headless import choose_backend
+from failsight.sims.base.headless import choose_backend
 
 choose_backend()
 
@@ -16,7 +16,7 @@ def register_envs() -> None:
     """
     from failsight.sims.tabletop.tasks import HORIZON, TASKS
 
-    entry, made = "failsight.sims.naming:make_env", {"env": "failsight.sims.tabletop.env:TabletopEnv"}
+    entry, made = "failsight.sims.base.naming:make_env", {"env": "failsight.sims.tabletop.env:TabletopEnv"}
     if ENV_ID not in gymnasium.registry:
         gymnasium.register(ENV_ID, entry_point=entry, kwargs=made, max_episode_steps=HORIZON)
         for task in TASKS:

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
-import gymnasium
 import mujoco
 import numpy as np
-from gymnasium import spaces
 
-from failsight.core.errors import EpisodeDataError, FailsightError
 from failsight.core.harm import CollisionRule
 from failsight.core.rng import keyed_rng
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
 from failsight.core.state import pack_state, unpack_state
 from failsight.core.types import Array, EpisodeKey, Event, Perturbation, Task
-from failsight.sims.info import step_info
-from failsight.sims.mujoco_camera import Cameras
-from failsight.sims.mujoco_state import event_from, key_from, load_physics, refresh_poses, save_physics
+from failsight.sims.base.env import EpisodeEnv, Images, step_info
+from failsight.sims.base.mujoco_camera import Cameras
+from failsight.sims.base.mujoco_state import event_from, key_from, load_physics, refresh_poses, save_physics
 from failsight.sims.tabletop import scene
 from failsight.sims.tabletop.contacts import ContactReader
 from failsight.sims.tabletop.layout import make_layout
-from failsight.sims.tabletop.perturbations import KINDS, Disturbance, disturb
+from failsight.sims.tabletop.perturbations import Disturbance, disturb
 from failsight.sims.tabletop.render import add_pixel_noise
 from failsight.sims.tabletop.tasks import TASKS, find_task
 from failsight.sims.tabletop.tracker import Scene, Tracker
@@ -58,23 +55,23 @@ STATE_NAMES = (
 )
 
 
-class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
+class TabletopEnv(EpisodeEnv):
     """Twelve language-instructed tasks on one table; see `scene`, `tasks` and `perturbations`."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": int(scene.RATE_HZ)}  # noqa: RUF012 (the base class types it so)
-    action_spec = ACTION_SPEC
+    action_spec, title = ACTION_SPEC, "The tabletop"
 
     def __init__(
         self,
         task: str = "pick-red-cube-left",
         perturbation: str = "none",
         pixels: int = 64,
-        images: Literal["always", "on_demand"] = "always",
+        images: Images = "always",
         render_mode: str | None = None,
         rule: CollisionRule | None = None,
     ) -> None:
         self._default = (find_task(task).id, Perturbation.parse(perturbation))
-        self._images, self.render_mode, self.rule = images, render_mode, rule or CollisionRule()
+        self.render_mode, self.rule = render_mode, rule or CollisionRule()
         self.observation_spec = ObservationSpec(
             state=STATE_NAMES, cameras=(("agent", pixels, pixels), ("wrist", pixels, pixels))
         )
@@ -96,28 +93,9 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
         self._gantry_q = np.array([self._joint[n] for n in scene.GANTRY])
         self._limits = np.array([self._model.joint(n).range for n in scene.GANTRY])
         self._object_geoms = [self._model.geom(n).id for n in scene.OBJECTS]
-        self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
-        self.observation_space: spaces.Space[dict[str, Array]] = self._make_observation_space()
-        self._key: EpisodeKey | None = None
-        self._done = True
-
-    def _make_observation_space(self) -> spaces.Space[Any]:
-        entries: dict[str, spaces.Space[Any]] = {
-            "observation.state": spaces.Box(-4.0, 4.0, (len(STATE_NAMES),), np.float32)
-        }
-        if self._images == "always":
-            for name, height, width in self.observation_spec.cameras:
-                entries[f"observation.images.{name}"] = spaces.Box(0, 255, (height, width, 3), np.uint8)
-        return spaces.Dict(entries)
+        self._prepare(images, state_bound=4.0)
 
     # ------------------------------------------------------------------ episode
-
-    @property
-    def key(self) -> EpisodeKey:
-        """The key of the running episode. Raises FailsightError before the first reset."""
-        if self._key is None:
-            raise FailsightError("The tabletop has no episode yet; call reset() first.")
-        return self._key
 
     @property
     def task(self) -> Task:
@@ -128,23 +106,15 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
         """All twelve tasks."""
         return [task.as_task() for task in TASKS.values()]
 
-    def perturbation_kinds(self) -> Sequence[str]:
-        """Every kind of perturbation this simulator knows."""
-        return KINDS
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Array], dict[str, Any]]:
         """Start the episode of `options["key"]`, else episode 0 of `seed` with the task given at construction."""
         super().reset(seed=seed)
-        key = (options or {}).get("key")
-        if key is None:
-            drawn = int(self.np_random.integers(2**31)) if seed is None else seed
-            key = EpisodeKey(seed=drawn, task=self._default[0], episode=0, perturbations=self._default[1])
-        self._configure(key)
+        self._configure(self._asked(seed, options, *self._default))
         self._place()
         self._step, self._success_steps = 0, 0
-        self._pending: list[Event] = []
+        self._pending = []
         self._lifted_step, self._done = -1, False
         self._tracker = Tracker(target=self._target.target)
         return self._observation(), {"task": self.task.instruction}
@@ -187,11 +157,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
 
     def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
         """One control tick of 50 ms. Raises EpisodeDataError for a non-finite action or after the end."""
-        action = np.asarray(action, np.float64)
-        if action.shape != (7,) or not np.isfinite(action).all():
-            raise EpisodeDataError(f"The tabletop needs 7 finite action values; it got {action}.")
-        if self._done:
-            raise FailsightError("This episode has ended; call reset() before the next step.")
+        action = self._checked(action, np.float64)
         noise = self._disturbance.action_noise
         if noise:
             action[:6] += noise * keyed_rng(*self.key.parts, "action_noise", self._step).standard_normal(6)
@@ -322,9 +288,6 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
         rest = [q[5], q[4], q[3], self._opening01(), target, *lead]
         return np.array([q[0], q[1], q[2] + 0.22, *rest], np.float32)
 
-    def _observation(self) -> dict[str, Array]:
-        return self.observe() if self._images == "always" else {"observation.state": self.state()}
-
     def observe(self) -> dict[str, Array]:
         """State and both camera images of the present moment."""
         refresh_poses(self._model, self._data)
@@ -341,11 +304,6 @@ class TabletopEnv(gymnasium.Env[dict[str, Array], Array]):
         """(256, 256, 3) uint8 picture for people."""
         refresh_poses(self._model, self._data)
         return self._view.image(self._data, "agent")
-
-    def events(self) -> list[Event]:
-        """Events since the last call."""
-        pending, self._pending = self._pending, []
-        return pending
 
     # ------------------------------------------------------------------ save and load
 

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 
 from failsight.core.types import Array
-from failsight.sims.headless import explained
+from failsight.sims.base.headless import explained
 
 
 class Cameras:

@@ -1,0 +1,234 @@
+"""A package from outside adds a simulator, a policy and a detector; no file of failsight knows of it.
+
+`foreign_package/` is installed as pip would: its code and the entry points of its dist-info on the path.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from failsight.cli.main import main
+from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.core.registry import NameClash, claims, foreign
+from failsight.core.types import EpisodeKey, Perturbation
+from failsight.episodes.meta import RunMeta
+from failsight.episodes.run import Run
+from failsight.labels.table import read_labels
+from failsight.monitor.bundle import load_monitor
+from failsight.predictors.find_detector import find_detector
+from failsight.sims.tabletop.entry import ENTRY as TABLETOP
+from failsight.testing import checks
+from failsight.workflows.plans import make_plan
+from failsight.workflows.wiring import find_operator, find_sim, labeler_of, make_policy, make_sim
+
+SOURCE = Path(__file__).parent / "foreign_package"
+
+
+def install(site, package, entry_points, code=None):
+    """What pip leaves of a package."""
+    info = site / f"{package}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entry_points)
+    if code is not None:
+        (site / f"{package}.py").write_text(code)
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """The package on the path, of this process and of its workers."""
+    site = tmp_path / "site"
+    install(site, "pointworld", (SOURCE / "entry_points.txt").read_text())
+    shutil.copytree(SOURCE / "pointworld", site / "pointworld", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("PYTHONPATH", f"{site}:{':'.join(sys.path)}")
+    yield site
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pointworld"]:
+        del sys.modules[name]
+
+
+COLLECT = ("--sim", "pointworld", "--policy", "homing", "--workers", "1")
+
+
+@pytest.fixture
+def run_folder(installed, tmp_path):
+    folder = tmp_path / "run"
+    main(["collect", "--out", str(folder), *COLLECT, "--trials", "60"])
+    return folder
+
+
+def test_an_outsiders_simulator_policy_and_detector_go_all_the_way(run_folder, tmp_path, capsys):
+    run = Run(run_folder)
+    assert (run.meta.sim, run.meta.policy, run.meta.labeler) == ("pointworld", "homing-1", "wind")
+    assert {e.task for e in run.episodes} == {"home", "back"}
+    assert {e.condition for e in run.episodes} == {"none", "wind:2", "wind:5"}
+    labels = read_labels(run)
+    assert {label.failure_type for label in labels.values()} == {None, "timeout"}
+    assert all(
+        label.onset == 0 for t, label in labels.items() if not label.success and run.episodes[t].condition != "none"
+    )
+
+    bundle = tmp_path / "bundle"
+    main(["fit", str(run_folder), "--detector", "still-far", "--bundle", str(bundle), "--alpha", "0.2"])
+    assert json.loads((bundle / "config.json").read_text())["predictor"] == "pointworld.detector:StillFar"
+    assert (
+        json.loads((run_folder / "summary.json").read_text())["titles"]["still-far"]["title"] == "still far from home"
+    )
+    monitor = load_monitor(bundle, make_policy("homing"))
+    assert type(monitor.predictor).__module__ == "pointworld.detector"
+    main(["report", str(run_folder)])
+    main(["evaluate", "detection", str(run_folder), "--detectors", "still-far"])
+    main(["evaluate", "detection", str(run_folder), "--bundle", str(bundle)])
+    shown = capsys.readouterr().out
+    assert "still-" in shown
+    assert "failures that trigger" in shown
+
+    watched = tmp_path / "watched"
+    guarded = ["--monitor", str(bundle), "--arm", "takeover"]
+    main(["collect", "--out", str(watched), *COLLECT, "--trials", "20", "--seeds", "1", *guarded])
+    alone = tmp_path / "alone"
+    main(["collect", "--out", str(alone), *COLLECT, "--trials", "20", "--seeds", "1"])
+    good = [sum(e.outcome == "success" for e in Run(folder).episodes) for folder in (watched, alone)]
+    assert good[0] > good[1], "the package's own person must have taken over"
+
+
+def test_its_parts_keep_the_contracts(installed):
+    keys = [EpisodeKey(seed=1, task=t, episode=3, perturbations=Perturbation.parse("wind:3")) for t in ("home", "back")]
+    checks.check_sim(lambda: make_sim("pointworld"), *keys, [np.array([0.1, -0.2], np.float32)] * 8)
+    sim = make_sim("pointworld")
+    checks.check_policy(make_policy("homing"), sim, keys[0])
+    sim.reset(options={"key": keys[0]})
+    assert find_operator("pointworld").act(sim).shape == (2,)
+    events = [sim.step(np.zeros(2)) and event for event in sim.events()]
+    checks.check_labeler(labeler_of("pointworld", sim.action_spec), "home", np.zeros((9, 2)), np.zeros((9, 2)), events)
+
+
+def test_every_name_may_be_an_address(installed, tmp_path):
+    assert find_sim("pointworld.sim:ENTRY") == find_sim("pointworld")
+    assert find_detector("pointworld.detector:DETECTOR").title == "still far from home"
+    folder = tmp_path / "run"
+    command = ["collect", "--out", str(folder), "--sim", "pointworld.sim:ENTRY", "--policy", "pointworld.policy:Homing"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from failsight.cli.main import main; main()",
+            *command,
+            "--trials",
+            "1",
+            "--mix",
+            "clean",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert RunMeta.read(folder / "meta/failsight/run.json").sim == "pointworld.sim:ENTRY"
+    for wrong, says in (
+        ("pointworld.sim:ENTRI", "AttributeError"),
+        ("pointwrld.sim:ENTRY", "needs the module 'pointwrld'"),
+        ("pointworld.sim:PointWorld", "is a type, not a failsight.core.sim_entry.SimEntry"),
+    ):
+        with pytest.raises(FailsightError, match=says):
+            find_sim(wrong)
+    with pytest.raises(UnknownNameError, match="Did you mean pointworld"):
+        find_sim("pointwrld")
+    with pytest.raises(UnknownNameError, match="Did you mean still-far"):
+        find_detector("still-fr")
+    with pytest.raises(FailsightError, match=r"Policy pointworld\.sim:Person is a Person without .*infer"):
+        make_policy("pointworld.sim:Person")
+
+
+def test_our_names_stay_ours_and_the_clash_is_said(installed):
+    with pytest.warns(NameClash, match=r"pointworld claims the name 'tabletop'.*pointworld\.sim:ENTRY"):
+        assert find_sim("tabletop") == TABLETOP
+    with pytest.warns(NameClash):
+        assert {key.task for key in make_plan("tabletop", (), (0,), 1, "clean")} == set(TABLETOP.tasks)
+
+
+def test_a_name_that_two_packages_claim_is_neither(installed):
+    install(installed, "other", "[failsight.sims]\npointworld = other:ENTRY\n")
+    sys.path.append(str(installed / "nothing"))  # the claims are kept per path
+    try:
+        with pytest.raises(
+            FailsightError, match=r"claimed by other \(other:ENTRY\) and pointworld \(pointworld\.sim:E"
+        ):
+            find_sim("pointworld")
+        assert find_sim("pointworld.sim:ENTRY").kinds == ("wind",)
+    finally:
+        sys.path.pop()
+
+
+def test_a_policys_name_that_is_also_a_folder_is_not_guessed(installed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "homing").mkdir()
+    with pytest.raises(
+        FailsightError, match=r"a folder and a policy of the package pointworld: write \./homing or point"
+    ):
+        make_policy("homing")
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("raise RuntimeError('no licence')", "cannot be loaded .RuntimeError: no licence"),
+        ("import nowhere_to_be_found", "needs the module 'nowhere_to_be_found'"),
+        ("syntax error", "SyntaxError"),
+        ("x = 1", "no attribute 'ENTRY'"),
+        ("ENTRY = 3", "is a int, not a"),
+        (
+            "from failsight.core.sim_entry import SimEntry\nENTRY = SimEntry(make='broken:make')\n"
+            "def make(images): return 1 / 0",
+            "cannot be made .ZeroDivisionError",
+        ),
+        (
+            "from failsight.core.sim_entry import SimEntry\nENTRY = SimEntry(make='broken:make')\n"
+            "def make(images): return object()",
+            "without action_spec, close, events",
+        ),
+        (
+            "from failsight.core.sim_entry import SimEntry\n"
+            "ENTRY = SimEntry(make='broken:make', mixes={'default': {'wind:2': 1.0}})",
+            "Unknown perturbation 'wind'",
+        ),
+        (
+            "from failsight.core.sim_entry import SimEntry\n"
+            "ENTRY = SimEntry(make='broken:make', install='pip install gone')\n"
+            "def make(images): import gone",
+            "package 'gone' is not installed. Try: pip install gone",
+        ),
+    ],
+)
+def test_what_a_broken_package_raises_is_one_sentence(tmp_path, monkeypatch, code, says):
+    install(tmp_path, "broken", "[failsight.sims]\nbroken = broken:ENTRY\n", code)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("broken", None)
+    with pytest.raises(FailsightError, match=says):
+        make_sim("broken")
+
+
+def test_a_package_whose_entry_points_cannot_be_read_hides_no_other(installed):
+    install(installed, "torn", "[failsight.sims]\nno equals sign\n")
+    sys.path.append(str(installed / "elsewhere"))
+    try:
+        with pytest.warns(UserWarning, match="cannot be read"):
+            found = claims("failsight.sims")
+    finally:
+        sys.path.pop()
+    assert "pointworld" in {claim.name for claim in found}
+    with pytest.raises(UnknownNameError):
+        foreign("simulator", "torn", (), "failsight.sims")
+
+
+def test_a_bundle_loads_no_class_that_is_not_a_predictor(run_folder, tmp_path):
+    bundle = tmp_path / "bundle"
+    main(["fit", str(run_folder), "--detector", "still-far", "--bundle", str(bundle), "--alpha", "0.2"])
+    path = bundle / "config.json"
+    path.write_text(path.read_text().replace("pointworld.detector:StillFar", "pointworld.sim:Person"))
+    with pytest.raises(FailsightError, match="is not the file this bundle was saved with"):
+        load_monitor(bundle)
