@@ -15,7 +15,6 @@ from failsight.episodes.meta import RunMeta
 from failsight.episodes.recorder import EpisodeRecorder, committed_tickets, episode_folder
 from failsight.episodes.run import Run
 from failsight.episodes.seal import seal
-from failsight.episodes.video import read_video
 from failsight.runtime.bench import Bench
 from failsight.runtime.collect import prepare, record_episode, tensor_shapes
 from failsight.testing.fakes import PointPolicy, PointSim
@@ -95,6 +94,8 @@ def test_the_layout_is_lerobot_v3(tmp_path):
     key = "observation.images.agent"
     chunk, file = row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"]
     path = run.root / info["video_path"].format(video_key=key, chunk_index=int(chunk), file_index=int(file))
+    from videos import read_video
+
     assert sum(1 for _ in read_video(path)) == row["length"]
     stats = json.loads((run.root / "meta/stats.json").read_text())
     assert len(stats["action"]["q99"]) == 4

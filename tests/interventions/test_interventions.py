@@ -136,7 +136,7 @@ def test_retry_ends_and_does_not_start_again():
     retry = Retry(attempts=1)
     assert retry.propose(ALARM, context()).kind == DecisionKind.BACKTRACK
     for _ in range(20):
-        while retry.busy:
+        while retry._waypoints:
             target = retry._waypoints[0]
             retry.propose(ALARM, context(state=(*target, 1.0)))
         assert retry.propose(ALARM, context()).kind == DecisionKind.CONTINUE
@@ -169,7 +169,7 @@ def test_rungs_and_ladder_count_seconds_not_steps(rate_hz, dwell, back, apart, c
     retry.propose(ALARM, replace(now, path=path))
     heights = [point[2] for point in retry._waypoints[1:-1]]
     assert heights == pytest.approx([1.0 - 0.001 * i for i in range(199, 199 - back, -apart)])
-    while retry.busy:
+    while retry._waypoints:
         retry.propose(QUIET, at_rate(rate_hz, state=(*retry._waypoints[0], 1.0)))
     waited = [retry.propose(ALARM, now).kind for _ in range(cooldown)]
     assert waited == ["continue"] * (cooldown - 1) + ["backtrack"]

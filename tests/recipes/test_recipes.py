@@ -137,7 +137,8 @@ def test_a_finished_experiment_is_reused_and_a_killed_fork_file_recovers(smoke):
 @pytest.mark.slow
 @pytest.mark.sim
 def test_viewing_and_example_sheet(smoke):
-    from failsight.episodes.video import read_video
+    from videos import read_video
+
     from failsight.labels.table import read_labels
     from failsight.workflows.view import example_sheet, view_episode
 

@@ -13,9 +13,8 @@ import av
 import av.error
 import numpy as np
 
-from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Array
-from failsight.episodes.disk import reason, writing
+from failsight.episodes.disk import writing
 
 CODEC = "h264"
 
@@ -86,13 +85,3 @@ class VideoWriter:
                 yield
             except av.error.FFmpegError as error:
                 raise self._file.refused or error from error
-
-
-def read_video(path: Path) -> Iterator[Array]:
-    """Frames (H, W, 3) uint8 in order. Raises EpisodeDataError naming the file when it is missing or damaged."""
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield np.asarray(frame.to_ndarray(format="rgb24"))
-    except (OSError, av.error.FFmpegError, IndexError, ValueError) as error:
-        raise EpisodeDataError(f"Cannot read {path} ({reason(error)}); the video is damaged or missing.") from error

@@ -97,11 +97,6 @@ class Retry:
             )
 
     @property
-    def busy(self) -> bool:
-        """Whether a backtrack is under way."""
-        return bool(self._waypoints)
-
-    @property
     def spent(self) -> bool:
         """Whether all attempts are used."""
         return self.used >= self._attempts

@@ -60,9 +60,6 @@ def middles_of(edges: Sequence[int]) -> Array:
     return np.array([(low + high) / 2 for low, high in zip(edges[:BINS], ends, strict=True)], np.float32)
 
 
-MIDDLES = middles_of(EDGES)
-
-
 def bin_labels(time_to_failure: Array, edges: Sequence[int] = EDGES) -> Array:
     """Bin of the loss for every step, (T,) steps ahead (+inf: never, NaN: not known) -> (T,) int64.
 

@@ -31,7 +31,6 @@ from failsight.serving.client_message import Session as _Session
 from failsight.serving.door import QuietLog, admit, is_loopback, read_port, require_token
 from failsight.serving.outcome_file import EpisodeEnd, OutcomeFile
 
-PORT = 8000
 CONNECTIONS = 32
 """Open at once; with the limit of a message this bounds the memory that clients can take."""
 _HORIZON = 10**9

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.core.errors import UnknownNameError
 from failsight.core.rng import keyed_rng
-from failsight.core.types import Array, EpisodeKey, Perturbation, Task
+from failsight.core.types import Array, EpisodeKey, Task
 
 HORIZON = 40
 """Control steps of 0.4 s."""
@@ -119,15 +119,6 @@ def _levels(key: EpisodeKey) -> dict[str, int]:
             raise UnknownNameError("navigation perturbation", perturbation.kind, KINDS)
         found[perturbation.kind] = perturbation.level
     return found
-
-
-def require_levels(perturbation: tuple[Perturbation, ...]) -> None:
-    """Raises UnknownNameError or FailsightError for a perturbation this simulator does not know."""
-    for item in perturbation:
-        if item.kind not in KINDS:
-            raise UnknownNameError("navigation perturbation", item.kind, KINDS)
-        if item.level < 1:
-            raise FailsightError(f"Perturbation {item} changes nothing; levels go from 1 to 5.")
 
 
 def box_corners(scene: Scene) -> Array:

@@ -14,7 +14,7 @@
 | paraphrase | yes | instruction reworded with unseen words |
 | gripper_fault | no | the gripper opens for 15 steps in the middle of the carry |
 
-Whether a cause stays or passes decides what a retry can do; `TRANSIENT` names those that pass.
+Whether a cause stays or passes decides what a retry can do.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ KINDS = (
     "paraphrase",
     "gripper_fault",
 )
-TRANSIENT = ("push", "gripper_fault")
 
 _FRICTION = (1.0, 0.30, 0.15, 0.09, 0.07, 0.06)
 _ACTION_NOISE = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6)
