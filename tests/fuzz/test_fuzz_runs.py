@@ -10,11 +10,15 @@ import importlib
 import json
 import shutil
 import signal
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_log_run
 from fuzz_budget import cases
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "episodes"))
 from test_store import make_meta
 
 from failsight.cli.main import main
