@@ -97,6 +97,20 @@ def test_an_outsiders_simulator_policy_and_detector_go_all_the_way(run_folder, t
     assert good[0] > good[1], "the package's own person must have taken over"
 
 
+def test_logs_in_its_own_format_are_recognised(installed, tmp_path, capsys):
+    (tmp_path / "log").mkdir()
+    for number in range(4):
+        (tmp_path / f"log/{number}-{'lost' if number == 2 else 'home'}.points").write_text("0.5\n0.25\n")
+    main(["import", str(tmp_path / "log"), "--out", str(tmp_path / "logs")])
+    assert "4 files of the point world, 4 episodes, 1 failed, 1 signals" in capsys.readouterr().out
+    assert [e.outcome for e in Run(tmp_path / "logs").episodes].count("failure") == 1
+    address = ["--format", "pointworld.log_format:FORMAT"]
+    main(["import", str(tmp_path / "log"), "--out", str(tmp_path / "again"), *address])
+    with pytest.raises(SystemExit):
+        main(["import", str(tmp_path / "log"), "--out", str(tmp_path / "no"), "--format", "pointworld.log_format:read"])
+    assert "not a failsight Format" in capsys.readouterr().out
+
+
 def test_its_parts_keep_the_contracts(installed):
     keys = [EpisodeKey(seed=1, task=t, episode=3, perturbations=Perturbation.parse("wind:3")) for t in ("home", "back")]
     checks.check_sim(lambda: make_sim("pointworld"), *keys, [np.array([0.1, -0.2], np.float32)] * 8)

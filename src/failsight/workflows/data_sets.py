@@ -13,7 +13,7 @@ from pathlib import Path
 
 from failsight.core.errors import EpisodeDataError, StorageError
 from failsight.episodes.demonstrations import DemonstrationSet, load_demonstrations, save_demonstrations
-from failsight.episodes.formats import DEMONSTRATIONS
+from failsight.episodes.formats import DEMONSTRATION_GROUP, DEMONSTRATIONS
 from failsight.episodes.formats.format import Demonstrations, ReadOptions, Recognised, recognise
 
 _LEFTOVER_S = 86_400.0
@@ -111,4 +111,4 @@ def _read(path: Path) -> Demonstrations:
 
 
 def _recognised(path: Path) -> Recognised[Demonstrations]:
-    return recognise(path, DEMONSTRATIONS, "data that can be trained on", advice=_ADVICE)
+    return recognise(path, DEMONSTRATIONS, "data that can be trained on", advice=_ADVICE, group=DEMONSTRATION_GROUP)

@@ -12,7 +12,7 @@ import numpy as np
 from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ObservationSpec, no_actions
 from failsight.core.staging import require_free, staged_folder
-from failsight.episodes.formats import LOGS
+from failsight.episodes.formats import LOG_GROUP, LOGS
 from failsight.episodes.formats.format import ReadOptions, Recognised, recognise
 from failsight.episodes.logged import Log, LogOrigin, steps_of, write_log
 from failsight.episodes.run import Run
@@ -36,7 +36,7 @@ def read_log(source: Path, format: str = "", options: ReadOptions | None = None)
 
     Raises UnknownNameError for a format nobody reads, EpisodeDataError for files that are not what they should be.
     """
-    chosen: Recognised[Log] = recognise(source, LOGS, "log that is recognised", format, _ADVICE)
+    chosen: Recognised[Log] = recognise(source, LOGS, "log that is recognised", format, _ADVICE, LOG_GROUP)
     log = chosen.format.read(source, options or ReadOptions())
     return FoundLog(log, f"{chosen.found}, {contents(log)}")
 

@@ -15,5 +15,5 @@ DEMONSTRATIONS = {
     "run": "failsight.labels.run_demonstrations:FORMAT",
 }
 """Data a policy can be trained on: `failsight train-policy --data`."""
-GROUP = "failsight.formats"
-"""Entry points of this group, or `package.module:attribute`, add log formats from other packages."""
+LOG_GROUP, DEMONSTRATION_GROUP = "failsight.formats", "failsight.formats.demonstrations"
+"""Entry points of other packages that add a row; `--format package.module:ATTRIBUTE` needs none."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-from failsight.core.errors import EpisodeDataError
-from failsight.core.registry import resolve
+from failsight.core.errors import EpisodeDataError, FailsightError
+from failsight.core.registry import claims, resolve
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.episodes.demonstrations import Demonstration
 from failsight.episodes.logged import Log
@@ -76,19 +76,21 @@ def named_like(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def recognise(path: Path, table: Mapping[str, str], what: str, name: str = "", advice: str = "") -> Recognised[T]:
-    """The one format of `table` that `path` is in; `name` forces one, ours or another package's.
+def recognise(
+    path: Path, table: Mapping[str, str], what: str, name: str = "", advice: str = "", group: str = ""
+) -> Recognised[T]:
+    """The one format of `table`, or of an installed package, that `path` is in; `name` forces one.
 
-    Args: what: kind of data, for messages; advice: the next step where nothing fits.
+    Args: what: kind of data, for messages; advice: the next step where nothing fits; group: entry points of others.
 
     Raises UnknownNameError for a name nobody has, EpisodeDataError when no format fits, or several do.
     """
     if name:
-        forced: Format[T] = resolve("format", name, table)
-        return Recognised(forced, f"read as {name}")
+        return Recognised(_format(name, table, group), f"read as {name}")
     found, refused = list[Recognised[T]](), list[str]()
-    for key in table:
-        candidate: Format[T] = resolve("format", key, table)
+    names = dict.fromkeys((*table, *(claim.name for claim in claims(group))))
+    for key in names:
+        candidate: Format[T] = _format(key, table, group)
         try:
             said = candidate.sniff(path)
         except EpisodeDataError as error:
@@ -97,7 +99,7 @@ def recognise(path: Path, table: Mapping[str, str], what: str, name: str = "", a
         if said:
             found.append(Recognised(candidate, said))
     if not found:
-        raise _nothing(path, table, what, refused, advice)
+        raise _nothing(path, names, what, refused, advice)
     if len(found) > 1:
         both = ", ".join(f"{one.found} ({one.format.name})" for one in found)
         raise EpisodeDataError(
@@ -106,9 +108,16 @@ def recognise(path: Path, table: Mapping[str, str], what: str, name: str = "", a
     return found[0]
 
 
-def _nothing(path: Path, table: Mapping[str, str], what: str, refused: list[str], advice: str) -> EpisodeDataError:
+def _format(name: str, table: Mapping[str, str], group: str) -> Format[T]:
+    found = resolve("format", name, table, group)
+    if not isinstance(found, Format):
+        raise FailsightError(f"The format {name!r} is a {type(found).__name__}, not a failsight Format.")
+    return found
+
+
+def _nothing(path: Path, names: Iterable[str], what: str, refused: list[str], advice: str) -> EpisodeDataError:
     if refused:
         return EpisodeDataError(" ".join(dict.fromkeys(refused)))
     if not path.exists():
         return EpisodeDataError(f"{path.absolute()} does not exist.")
-    return UnrecognisedError(f"{path} holds no {what}; tried {', '.join(table)}. {advice}".rstrip())
+    return UnrecognisedError(f"{path} holds no {what}; tried {', '.join(names)}. {advice}".rstrip())

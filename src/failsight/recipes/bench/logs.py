@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from failsight.core.errors import EpisodeDataError, FailsightError, StorageError
-from failsight.episodes.formats import LOGS
+from failsight.episodes.formats import LOG_GROUP, LOGS
 from failsight.episodes.formats.format import Recognised, UnrecognisedError, recognise
 from failsight.episodes.logged import Log, LogOrigin
 from failsight.episodes.meta import write_text_atomic
@@ -79,7 +79,7 @@ def log_folders(place: Path) -> list[Path]:
 
 def _holds_logs(folder: Path) -> bool:
     try:
-        found: Recognised[Log] = recognise(folder, LOGS, "log")
+        found: Recognised[Log] = recognise(folder, LOGS, "log", group=LOG_GROUP)
         return bool(found)
     except UnrecognisedError:
         return False
