@@ -7,23 +7,29 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from failsight.cli.main import main
-from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.core.errors import BundleError, EpisodeDataError, FailsightError, UnknownNameError
 from failsight.core.registry import NameClash, claims, foreign
 from failsight.core.types import EpisodeKey, Perturbation
 from failsight.episodes.meta import RunMeta
 from failsight.episodes.run import Run
-from failsight.labels.table import read_labels
+from failsight.episodes.verdicts import read_verdicts
+from failsight.labels.table import label_run, read_labels
 from failsight.monitor.bundle import load_monitor
+from failsight.monitor.stored_predictor import make_predictor, require_known, stored_name
 from failsight.predictors.find_detector import find_detector
 from failsight.sims.tabletop.entry import ENTRY as TABLETOP
 from failsight.testing import checks
+from failsight.workflows import doctor
 from failsight.workflows.plans import make_plan
+from failsight.workflows.view import view_episode
 from failsight.workflows.wiring import find_operator, find_sim, labeler_of, make_policy, make_sim
 
 SOURCE = Path(__file__).parent / "foreign_package"
@@ -39,27 +45,39 @@ def install(site, package, entry_points, code=None):
         (site / f"{package}.py").write_text(code)
 
 
-@pytest.fixture
-def installed(tmp_path, monkeypatch):
+@contextmanager
+def installed_at(site):
     """The package on the path, of this process and of its workers."""
-    site = tmp_path / "site"
     install(site, "pointworld", (SOURCE / "entry_points.txt").read_text())
     shutil.copytree(SOURCE / "pointworld", site / "pointworld", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.syspath_prepend(site)
-    monkeypatch.setenv("PYTHONPATH", f"{site}:{':'.join(sys.path)}")
-    yield site
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site)
+        patch.setenv("PYTHONPATH", f"{site}:{':'.join(sys.path)}")
+        yield site
     for name in [name for name in sys.modules if name.partition(".")[0] == "pointworld"]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def installed(tmp_path):
+    with installed_at(tmp_path / "site") as site:
+        yield site
 
 
 COLLECT = ("--sim", "pointworld", "--policy", "homing", "--workers", "1")
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recorded")
+    with installed_at(folder / "site"):
+        main(["collect", "--out", str(folder / "run"), *COLLECT, "--trials", "40"])
+    return folder / "run"
+
+
 @pytest.fixture
-def run_folder(installed, tmp_path):
-    folder = tmp_path / "run"
-    main(["collect", "--out", str(folder), *COLLECT, "--trials", "60"])
-    return folder
+def run_folder(recorded, installed, tmp_path):
+    return shutil.copytree(recorded, tmp_path / "run")
 
 
 def test_an_outsiders_simulator_policy_and_detector_go_all_the_way(run_folder, tmp_path, capsys):
@@ -88,13 +106,14 @@ def test_an_outsiders_simulator_policy_and_detector_go_all_the_way(run_folder, t
     assert "still-" in shown
     assert "failures that trigger" in shown
 
-    watched = tmp_path / "watched"
-    guarded = ["--monitor", str(bundle), "--arm", "takeover"]
-    main(["collect", "--out", str(watched), *COLLECT, "--trials", "20", "--seeds", "1", *guarded])
-    alone = tmp_path / "alone"
-    main(["collect", "--out", str(alone), *COLLECT, "--trials", "20", "--seeds", "1"])
-    good = [sum(e.outcome == "success" for e in Run(folder).episodes) for folder in (watched, alone)]
-    assert good[0] > good[1], "the package's own person must have taken over"
+    good = {}
+    for arm in ("", "takeover", "homewards"):
+        guarded = ["--monitor", str(bundle), "--arm", arm] if arm else []
+        main(["collect", "--out", str(tmp_path / f"arm-{arm}"), *COLLECT, "--trials", "10", "--seeds", "1", *guarded])
+        good[arm] = sum(e.outcome == "success" for e in Run(tmp_path / f"arm-{arm}").episodes)
+    assert good["takeover"] > good[""], "the package's own person must have taken over"
+    (verdicts,) = read_verdicts(tmp_path / "arm-homewards").values()
+    assert verdicts["reason"].str.startswith("homewards").any(), "the package's own intervention must have acted"
 
 
 def test_logs_in_its_own_format_are_recognised(installed, tmp_path, capsys):
@@ -239,10 +258,59 @@ def test_a_package_whose_entry_points_cannot_be_read_hides_no_other(installed):
         foreign("simulator", "torn", (), "failsight.sims")
 
 
-def test_a_bundle_loads_no_class_that_is_not_a_predictor(run_folder, tmp_path):
-    bundle = tmp_path / "bundle"
-    main(["fit", str(run_folder), "--detector", "still-far", "--bundle", str(bundle), "--alpha", "0.2"])
-    path = bundle / "config.json"
-    path.write_text(path.read_text().replace("pointworld.detector:StillFar", "pointworld.sim:Person"))
-    with pytest.raises(FailsightError, match="is not the file this bundle was saved with"):
-        load_monitor(bundle)
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("pointworld.sim:Person", "is not the class of a predictor"),
+        ("os:system", "is not the class of a predictor"),
+        ("pointworld.detector:StillFar", "cannot be made from this bundle .TypeError"),
+        ("pointworld.detector:Gone", "AttributeError"),
+    ],
+)
+def test_a_bundle_calls_nothing_but_the_class_of_a_predictor(installed, name, says):
+    require_known(name)
+    with pytest.raises(FailsightError, match=says):
+        make_predictor(name, None)
+
+
+def test_a_predictor_that_no_address_finds_again_is_not_saved(installed):
+    class Local(type(make_predictor("pointworld.detector:StillFar", {"usual": np.ones(3)}))):
+        pass
+
+    with pytest.raises(BundleError, match="Local cannot be found again; define the class"):
+        stored_name(Local({"usual": np.ones(3)}))
+    with pytest.raises(UnknownNameError, match="Did you mean ledger"):
+        require_known("ledgr")
+
+
+def test_the_doctor_lists_what_packages_bring(installed):
+    said = {check.name: check.result for check in doctor._packages()}
+    assert said["failsight.detectors: still-far"] == "pointworld.detector:DETECTOR of pointworld"
+    assert said["failsight.sims: tabletop"].endswith("the name is failsight's own and means that, use the address")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"failure_type": "blown away"}, "failure type"),
+        ({"success": True}, "success"),
+        ({"onset": 999}, "onset"),
+        ({"dimension": np.zeros((3, 2), bool)}, "dimension"),
+    ],
+)
+def test_a_label_its_episode_cannot_have_is_not_written(run_folder, change, says):
+    run = Run(run_folder)
+    labeler = labeler_of("pointworld", run.meta.action_spec)
+    before = (run_folder / "labels/wind.parquet").read_bytes()
+    plain = type(labeler).label
+    failed = next(e.ticket for e in run.episodes if e.outcome == "failure")
+    type(labeler).label = lambda *given: plain(*given) if given[-1] else replace(plain(*given), **change)
+    with pytest.raises(EpisodeDataError, match=f"labeler 'wind', episode {failed}: not a label of it: {says}"):
+        label_run(run, labeler)
+    type(labeler).label = lambda *given: given[9]
+    with pytest.raises(EpisodeDataError, match="labeler 'wind', episode 0: IndexError"):
+        label_run(run, labeler)
+    assert (run_folder / "labels/wind.parquet").read_bytes() == before
+    assert not hasattr(make_sim("pointworld"), "render")
+    with pytest.raises(FailsightError, match=r"draws nothing for people: it has no render\(\)"):
+        view_episode(run_folder, 0, None, True)

@@ -10,26 +10,23 @@ import pandas as pd
 import pyarrow as pa
 
 from failsight.core.contracts import Labeler, Labels
-from failsight.core.errors import EpisodeDataError
+from failsight.core.errors import EpisodeDataError, FailsightError
 from failsight.core.foreign import read_count, read_success
 from failsight.core.types import FAILURE_TYPES, Outcome
 from failsight.episodes.derived import read_derived, write_derived
 from failsight.episodes.meta import EpisodeMeta
-from failsight.episodes.run import Run
+from failsight.episodes.run import Episode, Run
 
 _HAD_EVENTS = ("tabletop", "navigation", "navigation-2d")
 """Simulators whose runs were labelled from events before a run said what labels it."""
 
 
 def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
-    """Label every scored episode and write the table."""
+    """Label every scored episode and write the table. Raises EpisodeDataError for labels an episode cannot have."""
     labels = {}
     for episode in run.read():
         if episode.meta.scored:
-            success = episode.meta.outcome == Outcome.SUCCESS
-            labels[episode.meta.ticket] = labeler.label(
-                episode.meta.task, episode.states, episode.actions, episode.events, success
-            )
+            labels[episode.meta.ticket] = _label(labeler, episode)
     rows = [
         {
             "ticket": ticket,
@@ -44,6 +41,29 @@ def label_run(run: Run, labeler: Labeler) -> dict[int, Labels]:
     table = pa.Table.from_pandas(pd.DataFrame(rows, columns=columns), preserve_index=False)
     write_derived(run.root, run.root / "labels" / f"{labeler.name}.parquet", table)
     return labels
+
+
+def _label(labeler: Labeler, episode: Episode) -> Labels:
+    """One episode's labels. Raises EpisodeDataError for what no reader could take, and for what a labeler of somebody
+    else raises.
+    """
+    meta = episode.meta
+    success, where = meta.outcome == Outcome.SUCCESS, f"The labeler {labeler.name!r}, episode {meta.ticket}"
+    try:
+        label = labeler.label(meta.task, episode.states, episode.actions, episode.events, success)
+    except Exception as error:
+        if isinstance(error, FailsightError) or type(labeler).__module__.startswith("failsight."):
+            raise
+        raise EpisodeDataError(f"{where}: {type(error).__name__}: {error}.") from error
+    wrong = {
+        "success": label.success != success,
+        "failure type": label.failure_type not in ((None,) if success else (None, *FAILURE_TYPES)),
+        "onset": label.onset is not None and (success or not 0 <= label.onset < meta.length),
+        "dimension": np.shape(label.dimension) != episode.actions.shape,
+    }
+    if any(wrong.values()):
+        raise EpisodeDataError(f"{where}: not a label of it: {', '.join(name for name in wrong if wrong[name])}.")
+    return label
 
 
 def labeler_name(run: Run) -> str:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import NamedTuple
 
 from threadpoolctl import threadpool_info
 
 from failsight.core.errors import RenderingError
+from failsight.core.registry import claims
 from failsight.core.types import EpisodeKey
+from failsight.episodes.formats import DEMONSTRATIONS, LOGS
 from failsight.evaluation.provenance import versions
+from failsight.interventions.arms import ARMS
+from failsight.policies import POLICIES
+from failsight.predictors.detectors import DETECTORS
+from failsight.sims import SIMS
 from failsight.workflows.wiring import make_sim
 
 
@@ -29,10 +36,31 @@ def diagnose() -> list[Check]:
         checks.append(Check("torch", "not installed; training and fitting need it: pip install 'failsight[train]'"))
     checks.append(Check("MUJOCO_GL", os.environ.get("MUJOCO_GL", "not set (egl is chosen on a headless Linux)")))
     checks.append(_rendering())
+    checks += _packages()
     for pool in threadpool_info():
         hint = "" if pool["num_threads"] == 1 else "; a monitor process wants OMP_NUM_THREADS=1"
         checks.append(Check(f"{pool['user_api']} ({pool['internal_api']})", f"{pool['num_threads']} threads{hint}"))
     return checks
+
+
+def _packages() -> list[Check]:
+    """What other installed packages bring, and which of their names are ours already."""
+    ours: dict[str, Collection[str]] = {
+        "failsight.sims": SIMS,
+        "failsight.policies": POLICIES,
+        "failsight.detectors": DETECTORS,
+        "failsight.interventions": ARMS,
+        "failsight.formats": {*LOGS, *DEMONSTRATIONS},
+    }
+    return [
+        Check(
+            f"{group}: {claim.name}",
+            f"{claim.address} of {claim.package}"
+            + ("; the name is failsight's own and means that, use the address" if claim.name in names else ""),
+        )
+        for group, names in ours.items()
+        for claim in claims(group)
+    ]
 
 
 def _rendering() -> Check:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from failsight.core.errors import UnknownNameError
 from failsight.core.types import EpisodeKey
-from failsight.workflows.wiring import find_sim, make_sim
+from failsight.workflows.wiring import find_sim, make_sim, told
 
 
 def make_plan(sim: str, tasks: Sequence[str], seeds: Sequence[int], trials: int, mix: str) -> tuple[EpisodeKey, ...]:
@@ -24,7 +24,7 @@ def tasks_of(sim: str) -> list[str]:
     if named:
         return list(named)
     env = make_sim(sim)
-    try:
-        return [task.id for task in env.tasks()]
-    finally:
+    with told(f"Listing the tasks of {sim}"):
+        names = [task.id for task in env.tasks()]
         env.close()
+    return names

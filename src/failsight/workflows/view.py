@@ -22,7 +22,7 @@ from failsight.episodes.verdicts import alarm_steps, read_verdicts
 from failsight.episodes.video import VideoWriter, frames_per_second
 from failsight.labels.table import read_labels
 from failsight.workflows.films import strip
-from failsight.workflows.wiring import make_sim
+from failsight.workflows.wiring import make_sim, told
 
 _FRAMES = 8
 
@@ -32,13 +32,14 @@ def pictures_of(run: Run, episode: Episode) -> list[Array]:
     sim = make_sim(run.meta.sim)
     if not hasattr(sim, "render"):
         raise FailsightError(f"Simulator {run.meta.sim} draws nothing for people: it has no render().")
-    sim.reset(options={"key": episode.meta.key})
     pictures = []
-    for action in episode.actions:
+    with told(f"Running episode {episode.meta.ticket} again in {run.meta.sim}"):
+        sim.reset(options={"key": episode.meta.key})
+        for action in episode.actions:
+            pictures.append(np.asarray(sim.render()))
+            sim.step(action)
         pictures.append(np.asarray(sim.render()))
-        sim.step(action)
-    pictures.append(np.asarray(sim.render()))
-    sim.close()
+        sim.close()
     return pictures
 
 

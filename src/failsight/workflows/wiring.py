@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,17 @@ def find_operator(sim: str) -> Operator | None:
     operator: Operator = _make(f"The operator of {sim}", address)
     require_members(operator, Operator, f"The operator of {sim}")
     return operator
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """What code that may be somebody else's raises outside an episode becomes one sentence that says where."""
+    try:
+        yield
+    except FailsightError:
+        raise
+    except Exception as error:
+        raise FailsightError(f"{what} failed ({type(error).__name__}: {error}).") from error
 
 
 def make_bench(sim: str, policy: str) -> Bench:
