@@ -7,6 +7,9 @@ LOGS = {
     "npz": "failsight.episodes.formats.npz_arrays:FORMAT",
     "parquet": "failsight.episodes.formats.parquet_rows:FORMAT",
     "hdf5": "failsight.episodes.formats.hdf5_groups:FORMAT",
+    "safe": "failsight.episodes.formats.safe:FORMAT",
+    "fiper": "failsight.episodes.formats.fiper:FORMAT",
+    "mist": "failsight.episodes.formats.mist:FORMAT",
 }
 """Logs to fit and judge on: `failsight import`."""
 DEMONSTRATIONS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from failsight.episodes.formats.rows import Column, Sheet, sheets_of
 FILE_LIMIT = 2**30
 """Bytes of a file."""
 _HEADER_LIMIT = 2**20
+SAFE_NAME = re.compile(r"(?P<task>task\d+)--ep(?P<episode>\d+)--succ(?P<success>[01])\.csv")
+"""A file of SAFE's: which task, which episode, and how it ended."""
 
 
 def column_names(path: Path) -> tuple[str, ...]:
@@ -62,5 +65,10 @@ def _sheets(path: Path, fields: Fields) -> Iterator[Sheet]:
     return sheets_of(str(path), read_columns(path, fields), fields)
 
 
-_SOURCE = Source(kind="CSV", suffixes=(".csv",), names=column_names, sheets=_sheets)
+def _names(path: Path) -> tuple[str, ...]:
+    """The header; none for the files of SAFE, whose rows are described beside them."""
+    return () if SAFE_NAME.fullmatch(path.name) else column_names(path)
+
+
+_SOURCE = Source(kind="CSV", suffixes=(".csv",), names=_names, sheets=_sheets)
 FORMAT: LogFormat = Format(name="csv", sniff=_SOURCE.sniff, read=_SOURCE.read)

@@ -48,8 +48,31 @@ class Source:
         files = named_like(path, self.suffixes)
         if not files:
             raise EpisodeDataError(f"{path} holds no file ending in {', '.join(self.suffixes)}.")
-        fields = choose(options.fields, self.names(files[0]), str(files[0]))
-        return log_of(((file, sheet) for file in files for sheet in self.sheets(file, fields)), fields, path)
+        names, told = self.names(files[0]), facts_in(files[0].name)
+        fields = choose(options.fields, (*names, *(fact for fact in told if fact not in names)), str(files[0]))
+        inside = replace(fields, names={r: tuple(n for n in some if n in names) for r, some in fields.names.items()})
+        return log_of(self._all(files, inside, [name for name in fields.wanted if name not in names]), fields, path)
+
+    def _all(self, files: Sequence[Path], inside: Fields, outside: Sequence[str]) -> Iterator[tuple[Path, Sheet]]:
+        """The episodes of all files; `outside`: what their names say."""
+        for file in files:
+            told = facts_in(file.name)
+            missing = [name for name in outside if name not in told]
+            if missing:
+                raise EpisodeDataError(f"The name of {file} does not say {', '.join(missing)}, as other names do.")
+            for sheet in self.sheets(file, inside):
+                yield file, sheet._replace(values={**sheet.values, **{name: told[name] for name in outside}})
+
+
+def facts_in(name: str) -> dict[str, str]:
+    """What a file name says as OpenVLA's evaluation writes them: `...--episode=3--success=False--task=open_the_drawer.npz`.
+
+    >>> facts_in("2025--episode=3--success=False--task=open.npz")
+    {'episode': '3', 'success': 'False', 'task': 'open'}
+    """
+    parts = name.removesuffix(".gz").rpartition(".")[0].split("--")
+    pairs = (part.partition("=") for part in parts)
+    return {role: text for role, _, text in pairs if role in ("success", "episode", "task") and text}
 
 
 class _Part(NamedTuple):
@@ -87,6 +110,11 @@ def log_of(sheets: Iterable[tuple[Path, Sheet]], fields: Fields, path: Path) -> 
         actions=tuple(map(dimension_of, parts[0].actions)),
         states=parts[0].states,
     )
+
+
+def with_note(log: Log, note: str) -> Log:
+    """The log with one more note about how it was read."""
+    return replace(log, notes=(*log.notes, note))
 
 
 def dimension_of(name: str) -> Dimension:

@@ -28,7 +28,8 @@ def _sheets(path: Path, fields: Fields) -> Iterator[Sheet]:
 
 def sheets_of_arrays(where: str, arrays: Mapping[str, Array], fields: Fields) -> Iterator[Sheet]:
     """One episode where its success is one value; else rows of steps."""
-    if np.size(arrays[fields.one("success")]) == 1:
+    success = fields.one("success")
+    if not success or np.size(arrays[success]) == 1:
         yield Sheet(where, arrays, not fields["episode"])
         return
     lengths = {name: len(array) if array.ndim else -1 for name, array in arrays.items()}
