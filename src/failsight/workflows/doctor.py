@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from threadpoolctl import threadpool_info
@@ -11,13 +11,23 @@ from threadpoolctl import threadpool_info
 from failsight.core.errors import RenderingError
 from failsight.core.registry import claims
 from failsight.core.types import EpisodeKey
-from failsight.episodes.formats import DEMONSTRATIONS, LOGS
+from failsight.episodes.formats import DEMONSTRATION_GROUP, DEMONSTRATIONS, LOG_GROUP, LOGS
 from failsight.evaluation.provenance import versions
 from failsight.interventions.arms import ARMS
 from failsight.policies import POLICIES
 from failsight.predictors.detectors import DETECTORS
 from failsight.sims import SIMS
 from failsight.workflows.wiring import make_sim
+
+GROUPS: Mapping[str, Collection[str]] = {
+    "failsight.sims": SIMS,
+    "failsight.policies": POLICIES,
+    "failsight.detectors": DETECTORS,
+    "failsight.interventions": ARMS,
+    LOG_GROUP: LOGS,
+    DEMONSTRATION_GROUP: DEMONSTRATIONS,
+}
+"""Entry-point groups of other packages -> the names in them that are ours."""
 
 
 class Check(NamedTuple):
@@ -45,20 +55,13 @@ def diagnose() -> list[Check]:
 
 def _packages() -> list[Check]:
     """What other installed packages bring, and which of their names are ours already."""
-    ours: dict[str, Collection[str]] = {
-        "failsight.sims": SIMS,
-        "failsight.policies": POLICIES,
-        "failsight.detectors": DETECTORS,
-        "failsight.interventions": ARMS,
-        "failsight.formats": {*LOGS, *DEMONSTRATIONS},
-    }
     return [
         Check(
             f"{group}: {claim.name}",
             f"{claim.address} of {claim.package}"
             + ("; the name is failsight's own and means that, use the address" if claim.name in names else ""),
         )
-        for group, names in ours.items()
+        for group, names in GROUPS.items()
         for claim in claims(group)
     ]
 
