@@ -24,14 +24,14 @@ HELD = [0.0, 1.0]
 NOT_FINITE = "the action is not finite"
 
 
-def tick(guard: Guard, action: np.ndarray | None, own: bool = True) -> np.ndarray:
-    return guard.check(guard.finite(action, LAST), LAST, own)
+def tick(guard: Guard, action: np.ndarray | None) -> np.ndarray:
+    return guard.check(action, LAST)
 
 
 def test_a_new_guard_has_said_and_seen_nothing() -> None:
     guard = Guard(SPEC)
     assert (guard.latched, guard.reason, guard.note) == (False, "", "")
-    assert guard.save_state() == GuardState((), "", "")
+    assert guard.save_state() == GuardState((), "")
 
 
 def test_a_good_action_passes_as_it_is() -> None:
@@ -41,7 +41,7 @@ def test_a_good_action_passes_as_it_is() -> None:
     assert sent.dtype == np.float32
     assert sent.tolist() == [0.25, -1.0]
     assert guard.note == ""
-    assert guard.save_state() == GuardState((False,), "", "")
+    assert guard.save_state() == GuardState((False,), "")
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,10 @@ def test_a_good_action_passes_as_it_is() -> None:
 )
 def test_a_bad_action_becomes_a_hold_and_is_told(action: np.ndarray | None, why: str) -> None:
     guard = Guard(SPEC)
-    held = guard.finite(action, LAST)
-    assert held.tolist() == HELD
-    assert guard.save_state() == GuardState((), "", why)
+    assert guard.finite(action, LAST).tolist() == HELD
+    assert guard.save_state() == GuardState((), ""), "looking at a planned action does not count"
     assert guard.note == ""
-    sent = guard.check(held, LAST)
+    sent = guard.check(action, LAST)
     assert sent.dtype == np.float32
     assert sent.tolist() == HELD
     assert (guard.note, guard.latched) == (f"held: {why}", False)
@@ -69,25 +68,8 @@ def test_a_bad_action_becomes_a_hold_and_is_told(action: np.ndarray | None, why:
 
 def test_the_reason_why_there_is_no_action_is_the_callers() -> None:
     guard = Guard(SPEC)
-    guard.finite(None, LAST, "the chunk has ended")
-    guard.check(LAST, LAST)
+    guard.check(None, LAST, "the chunk has ended")
     assert guard.note == "held: the chunk has ended"
-
-
-def test_a_bad_action_that_never_passed_finite_is_held_too() -> None:
-    guard = Guard(SPEC)
-    assert guard.check(BAD, LAST).tolist() == HELD
-    assert guard.note == f"held: {NOT_FINITE}"
-    assert guard.save_state().recent == (True,)
-    assert guard.check(BAD, LAST, own=False).tolist() == HELD
-    assert guard.latched
-
-
-def test_a_held_action_keeps_the_action_that_was_given_when_only_the_policys_was_bad() -> None:
-    guard = Guard(SPEC)
-    guard.finite(BAD, LAST)
-    assert guard.check(GOOD.astype(np.float64), LAST).tolist() == [0.25, -1.0]
-    assert guard.note == f"held: {NOT_FINITE}"
 
 
 def test_two_of_three_latch_in_any_order_and_two_of_four_do_not() -> None:
@@ -132,7 +114,7 @@ def test_a_new_episode_forgets_the_ticks_and_not_the_latch() -> None:
     tick(guard, BAD)
     guard.reset()
     assert guard.note == ""
-    assert guard.save_state() == GuardState((), "", "")
+    assert guard.save_state() == GuardState((), "")
     guard.latch("door opened")
     guard.reset()
     assert guard.latched
@@ -147,7 +129,7 @@ def test_release_forgets_everything_and_says_by_whom() -> None:
     guard.release("Ann")
     assert not guard.latched
     assert guard.note == "released by Ann"
-    assert guard.save_state() == GuardState((), "", "")
+    assert guard.save_state() == GuardState((), "")
     tick(guard, BAD)
     assert not guard.latched
 
@@ -155,9 +137,17 @@ def test_release_forgets_everything_and_says_by_whom() -> None:
 def test_a_person_who_drives_is_not_stopped_by_the_policys_nan() -> None:
     guard = Guard(SPEC)
     for _ in range(4):
-        assert tick(guard, BAD, own=False).tolist() == HELD
+        guard.finite(BAD, LAST)
+        assert guard.check(GOOD, LAST).tolist() == [0.25, -1.0]
     assert (guard.latched, guard.note) == (False, "")
     assert guard.save_state().recent == (False,) * 3
+
+
+def test_a_note_is_taken_once() -> None:
+    guard = Guard(SPEC)
+    tick(guard, BAD)
+    assert guard.take_note() == f"held: {NOT_FINITE}"
+    assert (guard.take_note(), guard.note) == ("", "")
 
 
 def test_values_beyond_the_range_are_clipped_and_named() -> None:
@@ -176,18 +166,17 @@ def test_memory_goes_out_and_comes_back() -> None:
     guard, fork = Guard(SPEC), Guard(SPEC)
     tick(guard, BAD)
     tick(guard, GOOD)
-    guard.finite(None, LAST)
     state = guard.save_state()
-    assert state == GuardState((True, False), "", "there is no action")
+    assert state == GuardState((True, False), "")
     fork.note = "of before"
     fork.load_state(state)
     assert fork.save_state() == state
     assert fork.note == ""
-    fork.check(LAST, LAST)
+    tick(fork, None)
     assert fork.latched
     assert fork.reason == "there is no action, on 2 of the last 3 ticks"
     tick(fork, GOOD)
     assert fork.save_state().recent == (False, True, False)
-    guard.load_state(GuardState((), "stopped by hand", ""))
+    guard.load_state(GuardState((), "stopped by hand"))
     assert guard.latched
     assert guard.reason == "stopped by hand"

@@ -40,10 +40,10 @@ def test_the_guard_clips_holds_and_latches():
     assert guard.check(np.array([5, -5, 0, 1.0]), last).tolist() == [1, -1, 0, 1]
     bad = np.full(4, np.nan)
     for expected in (False, True):
-        held = guard.check(guard.finite(bad, last), last)
+        held = guard.check(bad, last)
         assert held.tolist() == [0, 0, 0, 1.0], "a hold keeps the gripper closed"
         assert guard.latched is expected
-    guard.check(guard.finite(last, last), last)
+    guard.check(last, last)
     guard.reset()
     assert guard.latched, "only a person releases the latch, no new episode does"
     assert guard.reason == "the action is not finite, on 2 of the last 3 ticks"
@@ -56,7 +56,7 @@ def test_the_guard_clips_holds_and_latches():
 def test_two_bad_ticks_of_three_latch_and_one_does_not(pattern, latches):
     guard, good, bad = Guard(ACTIONS), np.zeros(4), np.full(4, np.inf)
     for mark in pattern:
-        guard.check(guard.finite(bad if mark == "x" else good, good), good)
+        guard.check(bad if mark == "x" else good, good)
     assert guard.latched is latches
 
 
@@ -64,10 +64,10 @@ def test_what_the_policy_says_does_not_count_while_somebody_else_drives():
     guard, good, bad = Guard(ACTIONS), np.zeros(4), np.full(4, np.nan)
     for _ in range(6):
         guard.finite(bad, good)
-        guard.check(good, good, own=False)
+        guard.check(good, good)
     assert not guard.latched
     for _ in range(2):
-        guard.check(bad, good, own=False)
+        guard.check(bad, good)
     assert guard.latched, "what the person sends does count"
 
 
@@ -87,7 +87,7 @@ def test_a_hold_beyond_the_range_is_not_clipped_into_a_motion():
     )
     guard = Guard(spec)
     measured = spec.first(np.array([1.2], np.float32), ("j0_rad",))
-    assert guard.check(guard.finite(np.array([np.nan]), measured), measured) == pytest.approx(1.2)
+    assert guard.check(np.array([np.nan]), measured) == pytest.approx(1.2)
 
 
 HOLDS = [

@@ -248,7 +248,7 @@ def test_nan_on_two_ticks_of_three_latches():
     loop = Loop(fakes.PointSim(), Flickering())
     loop.start(KEY)
     loop.run()
-    assert (loop.trace.outcome, loop._step) == (Outcome.ERRORED, 2)
+    assert (loop.trace.outcome, loop.at.step) == (Outcome.ERRORED, 2)
 
 
 @pytest.mark.parametrize("at", [3, 4])
@@ -322,16 +322,13 @@ def test_a_reset_that_breaks_sends_a_stop_and_latches():
 
 def test_a_full_disk_stops_the_robot_too():
     class Full:
-        wants_images = False
+        name, wants_images = "recorder", False
 
-        def add(self, *row):
+        def observe(self, tick):
             raise StorageError("disk full")
 
-        def add_verdict(self, row):
-            pass
-
     sim = fakes.PointSim()
-    loop = Loop(sim, fakes.PointPolicy(), recorder=Full(), robot=Robot(sim))
+    loop = Loop(sim, fakes.PointPolicy(), observers=[Full()], robot=Robot(sim))
     loop.start(KEY)
     with pytest.raises(StorageError):
         loop.run()

@@ -59,7 +59,7 @@ def test_a_fork_at_the_trigger_equals_the_whole_arm(make):
     assert loop.trace.outcome == whole.trace.outcome
     assert loop.trace.kinds == whole.trace.kinds
     assert [r.p_fail for r in loop.trace.risks] == [r.p_fail for r in whole.trace.risks]
-    assert np.array_equal(loop._path, whole._path)
+    assert np.array_equal(loop.trace.path, whole.trace.path)
 
 
 def test_continuing_twice_from_a_trigger_is_the_same_future():
@@ -69,7 +69,7 @@ def test_continuing_twice_from_a_trigger_is_the_same_future():
     snapshot, paths = loop.save(pending), []
     for _ in range(2):
         loop.resume(snapshot, None)
-        paths.append(np.array(loop._path))
+        paths.append(np.array(loop.trace.path))
     assert np.array_equal(*paths)
 
 

@@ -17,6 +17,7 @@ from failsight.core.types import (
     Risk,
     Step,
     Task,
+    Tick,
     Verdict,
 )
 
@@ -225,3 +226,21 @@ class Operator(Protocol):
 
     def act(self, sim: Sim) -> Array:
         """(A,) the person's action for the present state."""
+
+
+class Observer(Protocol):
+    """Is told of every tick after it: a recorder, a trace, a flight recorder, a console. It changes nothing.
+
+    One that raises breaks the episode like any other part; while a broken tick is told, what it raises is ignored.
+    """
+
+    @property
+    def name(self) -> str:
+        """Who it is in the reason of an errored episode."""
+
+    @property
+    def wants_images(self) -> bool:
+        """Whether `Tick.images` must be filled, which costs a rendering per tick."""
+
+    def observe(self, tick: Tick) -> None:
+        """Take in one tick."""

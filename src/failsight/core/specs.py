@@ -132,9 +132,13 @@ class ActionSpec:
         A dimension that needs its last value takes the state entry of its name, with or without its unit (`j0`,
         `j0_rad`); a gripper keeps the side its measured `gripper_open01` or fingers (`finger_..._m`) are on.
 
-        Raises SpecMismatchError naming a dimension that has neither: whatever can move a robot has no default.
+        Raises SpecMismatchError naming a dimension that has neither: whatever can move a robot has no default;
+        EpisodeDataError when what was measured is not finite.
         """
-        return np.array([self._first(d, state, list(names)) for d in self.dimensions], np.float32)
+        first = np.array([self._first(d, state, list(names)) for d in self.dimensions], np.float32)
+        if not np.isfinite(first).all():
+            raise EpisodeDataError("the state measured at the start is not finite; nothing says how to hold still")
+        return first
 
     def _first(self, dimension: Dimension, state: Array, names: list[str]) -> float:
         if dimension.still is not None:

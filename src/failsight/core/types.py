@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -246,6 +246,10 @@ class DecisionKind(StrEnum):
     STOP = "stop"
 
 
+Driver = Literal["policy", "intervention", "operator", "hold"]
+"""Who made an action; hold: a person was called and there is none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What to do at this tick instead of just going on, and why."""
@@ -259,3 +263,40 @@ class Decision:
 
 
 CONTINUE = Decision(kind=DecisionKind.CONTINUE, reason="")
+"""What is decided where nobody intervenes."""
+SILENT = Verdict(risk=Risk(p_fail=float("nan")), threshold=float("nan"), margin=float("nan"), trigger=False, why="")
+"""What is said where nobody judges."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """One turn of the loop as observers are told of it, after it: seen, judged, decided, done.
+
+    A tick in which something broke holds what was known by then, and in `guard` what was done about it. A release of
+    the latch between episodes is told as a tick in which nothing was seen.
+    """
+
+    index: int
+    """Control step of the episode."""
+    time_s: float
+    """When the state was measured, seconds since the episode began."""
+    step: Step | None = None
+    """What was seen; None: nothing."""
+    verdict: Verdict | None = None
+    """What the monitor said; `SILENT` where there is none; None: the tick did not come that far."""
+    decision: Decision | None = None
+    """What was decided; `CONTINUE` where nobody decides; None: the tick did not come that far."""
+    driver: Driver | None = None
+    """Whose action it was; None: the tick did not come that far."""
+    action: Array | None = None
+    """(A,) float32 what was sent; None: the tick did not come that far, or ended in a stop or a hold with a latch."""
+    guard: str = ""
+    """What the guard did: a bad action replaced, a clip, a latch and by whom it was released; empty: nothing."""
+    success: bool = False
+    """Whether the goal held after the action."""
+    over: bool = False
+    """Whether the action was the last of the episode."""
+    events: tuple[Event, ...] = ()
+    """What the simulator knows happened during the action."""
+    images: Mapping[str, Array] = field(default_factory=dict)
+    """Observation before the action, images included; empty unless an observer wants it."""

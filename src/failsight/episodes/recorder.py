@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 
 from failsight.core.errors import EpisodeDataError, StorageError
-from failsight.core.types import Array, Event, Step
+from failsight.core.types import Array, Event, Step, Tick
 from failsight.episodes.disk import writing
 from failsight.episodes.meta import EpisodeMeta
 from failsight.episodes.parquet import write_table
-from failsight.episodes.verdicts import Judge, VerdictRow, verdict_table
+from failsight.episodes.verdicts import Judge, VerdictRow, row_of, verdict_table
 from failsight.episodes.video import VideoWriter
 
 VERDICTS = "verdicts.parquet"
@@ -36,7 +36,9 @@ def episode_folder(root: Path, ticket: int) -> Path:
 
 
 class EpisodeRecorder:
-    """Collects the steps of one episode on disk; nothing counts until `commit`."""
+    """Collects the ticks of one episode on disk, as an `Observer`; nothing counts until `commit`."""
+
+    name = "recorder"
 
     def __init__(
         self,
@@ -69,6 +71,14 @@ class EpisodeRecorder:
     def wants_images(self) -> bool:
         """Whether this episode is filmed."""
         return bool(self._videos)
+
+    def observe(self, tick: Tick) -> None:
+        """Take in one tick of a loop. Raises EpisodeDataError for a step that is no data, StorageError for a full disk."""
+        if tick.step is not None and tick.action is not None:
+            self.add(tick.step, tick.action, tick.success, tick.over, tick.images)
+            self.add_events(tick.events)
+        if (row := row_of(tick)) is not None:
+            self.add_verdict(row)
 
     def add(self, step: Step, executed: Array, success: bool, done: bool, images: Mapping[str, Array]) -> None:
         """Record one control step: what was seen, what the policy said, what was executed."""
@@ -105,7 +115,7 @@ class EpisodeRecorder:
         if len(self._rows["action"]) >= _FLUSH:
             self._flush()
 
-    def add_events(self, events: list[Event]) -> None:
+    def add_events(self, events: Sequence[Event]) -> None:
         """Events that happened in the recorded steps."""
         self._events += events
 

@@ -1,6 +1,6 @@
 """What was judged, decided and guarded at each step: `verdicts/<bundle>.parquet`, one row per tick.
 
-Online: `EpisodeRecorder(..., judge=Judge(...)).add_verdict(VerdictRow(...))` at every tick; the rows are kept in memory,
+Online: a loop tells `EpisodeRecorder(..., judge=Judge(...))` of every tick; its rows (`row_of`) are kept in memory,
 written when the episode is committed (in the same atomic rename), and joined into one table per bundle when the run is
 sealed. Offline: `write_verdicts(run_folder, judge, rows)` for a run that was judged afterwards. `read_verdicts` gives
 the tables back. Derived: they can be deleted.
@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from failsight.core.errors import EpisodeDataError
+from failsight.core.types import CONTINUE, SILENT, Tick
 from failsight.episodes.derived import read_derived, write_derived
 
 UNMONITORED = "unmonitored"
@@ -56,6 +57,26 @@ class VerdictRow:
     """The intervention's reason for the decision."""
     guard: str = ""
     """What the guard did: a bad action replaced, a clip, a latch and by whom; empty: nothing."""
+
+
+def row_of(tick: Tick) -> VerdictRow | None:
+    """A tick as a row; None where nobody judged or decided and the guard did nothing."""
+    verdict, decision = tick.verdict or SILENT, tick.decision or CONTINUE
+    if verdict is SILENT and decision is CONTINUE and not tick.guard:
+        return None
+    return VerdictRow(
+        step=tick.index,
+        time_s=tick.time_s,
+        p_fail=verdict.risk.p_fail,
+        threshold=verdict.threshold,
+        margin=verdict.margin,
+        trigger=verdict.trigger,
+        why=verdict.why,
+        blind=verdict.blind,
+        decision=str(decision.kind),
+        reason=decision.reason,
+        guard=tick.guard,
+    )
 
 
 SCHEMA = pa.schema(

@@ -1,11 +1,15 @@
-"""Whether an intervention can work on a robot at all, asked before the first step."""
+"""Whether parts fit together: asked before the first step, and of what a policy answers."""
 
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
+from failsight.core.contracts import Policy, Sim
 from failsight.core.errors import SpecMismatchError
-from failsight.core.specs import ActionSpec, ObservationSpec
+from failsight.core.specs import ActionSpec, ObservationSpec, require_equal
+from failsight.core.types import PolicyOutput
 
 
 @runtime_checkable
@@ -29,3 +33,25 @@ def misfit(intervention: object, actions: ActionSpec, observations: ObservationS
     except SpecMismatchError as error:
         return error
     return None
+
+
+def require_fit(sim: Sim, policy: Policy, intervention: object) -> None:
+    """Refuse parts that mean different things. Raises SpecMismatchError.
+
+    That is: policy and simulator with other specs, an intervention that cannot work on this robot, or an action
+    dimension that nothing says how to hold still.
+    """
+    require_equal("Action specs of policy and simulator", policy.action_spec, sim.action_spec)
+    require_equal("Observation specs of simulator and policy", sim.observation_spec, policy.observation_spec)
+    require_robot(intervention, sim.action_spec, sim.observation_spec)
+    names = sim.observation_spec.state
+    sim.action_spec.first(np.zeros(len(names)), names)
+
+
+def require_columns(output: PolicyOutput, spec: ActionSpec) -> None:
+    """Refuse a chunk (H, C) with another number of columns than there are action dimensions. Raises SpecMismatchError."""
+    columns, wanted = output.chunk.shape[1], len(spec.dimensions)
+    if columns != wanted:
+        raise SpecMismatchError(
+            f"its chunk has {columns} columns for the {wanted} action dimensions {', '.join(spec.names)}"
+        )

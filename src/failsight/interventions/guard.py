@@ -25,7 +25,6 @@ class GuardState(NamedTuple):
 
     recent: tuple[bool, ...]
     reason: str
-    bad_now: str
 
 
 class Guard:
@@ -34,7 +33,7 @@ class Guard:
     def __init__(self, spec: ActionSpec) -> None:
         self._spec, self._low, self._high = spec, spec.low, spec.high
         self._recent: deque[bool] = deque(maxlen=_OF)
-        self._bad_now, self.reason, self.note = "", "", ""
+        self.reason, self.note = "", ""
         self.reset()
 
     @property
@@ -45,7 +44,6 @@ class Guard:
     def reset(self) -> None:
         """A new episode; the latch stays as it is."""
         self._recent.clear()
-        self._bad_now = ""
         self.note = ""
         """What was done at this tick: a bad action replaced, a clip, a latch; empty: nothing."""
 
@@ -58,30 +56,32 @@ class Guard:
     def release(self, by: str) -> None:
         """Let go of the latch, in the name of a person (or of a simulator that was reset)."""
         self._recent.clear()
-        self._bad_now, self.reason, self.note = "", "", f"released by {by}"
+        self.reason, self.note = "", f"released by {by}"
 
-    def finite(self, action: Array | None, last: Array, missing: str = "there is no action") -> Array:
-        """The policy's action, or a hold when it is not finite, of another shape or None (`missing` says why).
+    def take_note(self) -> str:
+        """`note`, which is then empty again."""
+        note, self.note = self.note, ""
+        return note
 
-        It counts as bad only when it is executed: see `check`.
+    def finite(self, action: Array | None, last: Array) -> Array:
+        """The action, or a hold when it is not finite, of another shape or None.
+
+        For whoever looks at a planned action; it counts only when it is to be sent: see `check`.
         """
-        self._bad_now = missing if action is None else self._fault(action)
-        return self._spec.hold(last) if action is None or self._bad_now else action
+        return self._spec.hold(last) if action is None or self._fault(action) else action
 
-    def check(self, action: Array, last: Array, own: bool = True) -> Array:
-        """The action to send: finite, (A,) and within range. Latches when two of the last three were bad.
+    def check(self, action: Array | None, last: Array, missing: str = "there is no action") -> Array:
+        """The action to send in place of what somebody wants sent: finite, (A,) and within range.
 
-        Args: own: the action is the policy's; False: somebody else drives, and what the policy says does not count.
+        Latches when two of the last three were bad: not finite, of another shape, or None (`missing` says why).
         """
-        fault = self._bad_now if own else ""
-        if not fault and (fault := self._fault(action)):
-            action = self._spec.hold(last)
+        fault = missing if action is None else self._fault(action)
         self._recent.append(bool(fault))
-        if fault:
+        if action is None or fault:
             self._tell(f"held: {fault}")
             if sum(self._recent) >= _LATCH_AT:
                 self.latch(f"{fault}, on {sum(self._recent)} of the last {len(self._recent)} ticks")
-            return np.asarray(action, np.float32)
+            return self._spec.hold(last)
         sent = np.clip(action, self._low, self._high).astype(np.float32)
         if (sent != np.asarray(action, np.float32)).any():
             self._tell(f"clipped: {', '.join(self._outside(action))}")
@@ -102,9 +102,9 @@ class Guard:
 
     def save_state(self) -> GuardState:
         """Memory of the running episode."""
-        return GuardState(tuple(self._recent), self.reason, self._bad_now)
+        return GuardState(tuple(self._recent), self.reason)
 
     def load_state(self, state: GuardState) -> None:
         """Restore it."""
         self._recent = deque(state.recent, maxlen=_OF)
-        self.reason, self._bad_now, self.note = state.reason, state.bad_now, ""
+        self.reason, self.note = state.reason, ""

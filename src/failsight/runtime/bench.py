@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from failsight.core.contracts import Intervention, Monitor, Operator, Policy, Sim
-from failsight.episodes.recorder import EpisodeRecorder
+from failsight.core.contracts import Intervention, Monitor, Observer, Operator, Policy, Sim
 from failsight.episodes.verdicts import Judge
 from failsight.runtime.loop import Loop
 
@@ -20,15 +19,15 @@ class Bench:
     intervention: Intervention | None = None
     operator: Operator | None = None
 
-    def loop(self, recorder: EpisodeRecorder | None = None) -> Loop:
-        """A loop over all of it. Raises SpecMismatchError when the parts do not fit together."""
+    def loop(self, *observers: Observer) -> Loop:
+        """A loop over all of it, whose ticks `observers` are told. Raises SpecMismatchError when the parts do not fit together."""
         return Loop(
             self.sim,
             self.policy,
             monitor=self.monitor,
             intervention=self.intervention,
             operator=self.operator,
-            recorder=recorder,
+            observers=observers,
         )
 
     @property

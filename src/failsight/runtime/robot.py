@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from failsight.core.contracts import Sim
 from failsight.core.errors import FailsightError
-from failsight.core.types import Array, EpisodeKey, Observation
+from failsight.core.foreign import read_success
+from failsight.core.types import Array, EpisodeKey, Event, Observation
 
 T = TypeVar("T")
+
+
+class Answer(NamedTuple):
+    """What became of a command."""
+
+    state: Array
+    """(S,) as measured afterwards."""
+    success: bool
+    """Whether the goal holds."""
+    over: bool
+    """Whether the episode has ended."""
+    events: tuple[Event, ...]
 
 
 class SimRobot:
@@ -48,6 +61,14 @@ class SimRobot:
         """One control tick with `action` (A,)."""
         self.result = self.sim.step(action)
         self.ticks += 1
+
+    def answer(self) -> Answer:
+        """What became of the last command. Raises EpisodeDataError for a success that is no yes or no."""
+        assert self.result is not None
+        observation, _, terminated, truncated, info = self.result
+        success = read_success(info["success"], "the simulator's info")
+        state, over = observation["observation.state"], bool(terminated or truncated)
+        return Answer(state, success, over, tuple(self.sim.events()))
 
     def stop(self, reason: str) -> None:
         """A stop command; a simulator has nothing to stop and remembers the reason."""

@@ -21,10 +21,12 @@ from failsight.interventions.arms import NONE, find_arm
 from failsight.interventions.gate import GateEntry, gate_entry
 from failsight.monitor.bundle import load_monitor
 from failsight.runtime.bench import Bench
+from failsight.runtime.fork import Snapshot
 from failsight.runtime.loop import Loop
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import ErrorStreak
-from failsight.runtime.trace import Snapshot, Trace
+from failsight.runtime.fork import Snapshot
+from failsight.runtime.trace import Trace
 from failsight.workflows.wiring import find_operator, make_bench
 
 

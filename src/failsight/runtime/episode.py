@@ -1,0 +1,199 @@
+"""One episode's parts, its beginning and its end, and what is done when somebody breaks. `runtime.loop` runs it.
+
+Everybody is asked by name and within a deadline, so that the reason of an errored episode says who broke. Whatever
+breaks is a hold, a stop and a latch; observers are told of it like of any tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from failsight.core.contracts import Context, Intervention, Monitor, Observer, Operator, Policy, Sim
+from failsight.core.errors import FailsightError, StorageError
+from failsight.core.types import (
+    CONTINUE,
+    SILENT,
+    Array,
+    Decision,
+    DecisionKind,
+    Driver,
+    EpisodeKey,
+    Outcome,
+    PolicyOutput,
+    Step,
+    Tick,
+    Verdict,
+)
+from failsight.interventions.fitness import require_columns, require_fit
+from failsight.interventions.guard import Guard
+from failsight.runtime.fork import LoopState
+from failsight.runtime.halt import halt, told
+from failsight.runtime.robot import SimRobot, within
+from failsight.runtime.trace import Trace
+
+T = TypeVar("T")
+
+
+class Episode:
+    """Who takes part in an episode, where it stands (`at`), and what is kept of it (`trace`)."""
+
+    at: LoopState
+
+    def __init__(
+        self,
+        sim: Sim,
+        policy: Policy,
+        *,
+        monitor: Monitor | None = None,
+        intervention: Intervention | None = None,
+        operator: Operator | None = None,
+        observers: Sequence[Observer] = (),
+        robot: SimRobot | None = None,
+        guard: Guard | None = None,
+        deadline_s: float | None = None,
+    ) -> None:
+        """Args: observers: who is told of every tick, besides the trace; robot: what commands and stops go to (default:
+        the simulator); guard: one that is shared by all loops of a robot, so that a latch outlives them; deadline_s:
+        longest wait for policy, monitor, intervention or operator; None: as long as they take.
+
+        Raises SpecMismatchError when the parts do not fit together (`require_fit`).
+        """
+        require_fit(sim, policy, intervention)
+        self.sim, self.policy, self.monitor, self.operator = sim, policy, monitor, operator
+        self.intervention, self._deadline_s = intervention, deadline_s
+        self.robot, self._guard = robot or SimRobot(sim), guard or Guard(sim.action_spec)
+        self._observers, self._films = tuple(observers), any(observer.wants_images for observer in observers)
+        self.trace, self._who, self._forked = Trace(), "simulator", False
+        self._scalable = sim.action_spec.scalable
+
+    @property
+    def done(self) -> bool:
+        """Whether the episode has ended."""
+        return self.trace.outcome is not None
+
+    def start(self, key: EpisodeKey) -> None:
+        """Begin the episode of `key`. Raises FailsightError while the robot is latched, and whatever a reset raises."""
+        if self._guard.latched:
+            raise FailsightError(
+                f"The robot is latched ({self._guard.reason}); release it with release(by=NAME) first."
+            )
+        self.trace, self._forked = Trace(), False
+        self._guard.reset()
+        try:
+            self.at = self._reset(key)
+        except BaseException as error:
+            self._halt(told(self._who, error), None, Tick(index=0, time_s=self.robot.time_s))
+            raise
+
+    def _reset(self, key: EpisodeKey) -> LoopState:
+        self._who = "simulator"
+        state = self.robot.reset(key)
+        self.task = self.sim.task
+        self._who = "policy"
+        self.policy.reset(self.task, key)
+        self._who = "monitor"
+        if self.monitor is not None:
+            self.monitor.reset(self.task)
+        self._who = "intervention"
+        if self.intervention is not None:
+            self.intervention.reset()
+        self._who = "robot"
+        return LoopState(state=state, last=self.sim.action_spec.first(state, self.sim.observation_spec.state))
+
+    def release(self, by: str) -> None:
+        """Let go of the latch, if it is on; who did it is recorded. In simulation a reset of the simulator does."""
+        if self._guard.latched:
+            self._guard.release(by)
+            self._tell(Tick(index=len(self.trace.path), time_s=self.robot.time_s, guard=self._guard.take_note()))
+
+    def _ask(self, who: str, question: Callable[[], T]) -> T:
+        """Somebody's answer, within the deadline. Raises LateError, and whatever they raise."""
+        self._who = who
+        return within(self._deadline_s, question, who)
+
+    def _infer(self) -> PolicyOutput:
+        """The policy's answer to what is observed now."""
+        self._who = "robot"
+        observation = self.robot.observe()
+        output = self._ask("policy", lambda: self.policy.infer(observation, self.at.step))
+        require_columns(output, self.sim.action_spec)
+        return output
+
+    def _judge(self, step: Step) -> Verdict:
+        """What the monitor says of a step."""
+        monitor = self.monitor
+        return SILENT if monitor is None else self._ask("monitor", lambda: monitor.step(step))
+
+    def _decide(self, verdict: Verdict) -> Decision:
+        """What the intervention makes of a verdict."""
+        if (intervention := self.intervention) is None:
+            return CONTINUE
+        context = Context(
+            step=self.at.step,
+            horizon=self.task.horizon,
+            state=self.at.state,
+            path=self.trace.path,
+            last_action=self.at.last,
+            action_spec=self.sim.action_spec,
+            observation_spec=self.sim.observation_spec,
+        )
+        return self._ask("intervention", lambda: intervention.propose(verdict, context))
+
+    def _wanted(self, decision: Decision) -> tuple[Array | None, Driver]:
+        """(A,) what a decision wants sent, and whose it is; None: the policy has nothing."""
+        if decision.kind == DecisionKind.HUMAN:
+            if (operator := self.operator) is None:
+                return self._hold, "hold"
+            return self._ask("operator", lambda: operator.act(self.sim)), "operator"
+        if decision.action is not None:
+            return decision.action, "intervention"
+        planned = self.at.planned
+        if planned is None or decision.rate == 1.0:
+            return planned, "policy"
+        return np.where(self._scalable, planned * np.float32(decision.rate), planned), "policy"
+
+    def _told(self) -> Sequence[Observer]:
+        return (*self._observers, self.trace)
+
+    @property
+    def _hold(self) -> Array:
+        """(A,) what keeps the robot where it is."""
+        return self.sim.action_spec.hold(self.at.last)
+
+    def _tell(self, tick: Tick) -> None:
+        for observer in self._told():
+            self._who = observer.name
+            observer.observe(tick)
+
+    def _break(self, error: BaseException, known: Tick) -> str:
+        """Somebody raised: halt, end as errored. What is not an Exception goes on up, as a full disk does."""
+        reason = told(self._who, error)
+        self._halt(reason, self._hold, known)
+        if not isinstance(error, Exception) or isinstance(error, StorageError):
+            raise error
+        return reason
+
+    def _halt(self, reason: str, hold: Array | None, known: Tick) -> None:
+        """Hold, stop, latch, tell, end as errored."""
+        sent = halt(self.robot, hold, reason)
+        self._guard.latch(reason)
+        tick = replace(known, guard=f"{self._guard.take_note()}; {sent}")
+        for observer in self._told():
+            with suppress(Exception):  # the reason is known; who is only told cannot change it
+                observer.observe(tick)
+        self._end(Outcome.ERRORED, reason)
+
+    def _end(self, outcome: Outcome, error: str = "") -> None:
+        """The episode is over; the monitor is told, except in a fork, whose episode it was told of already."""
+        self.trace.outcome, self.trace.error = outcome, error
+        finish = getattr(self.monitor, "finish", None)
+        if finish is not None and not self._forked:
+            try:
+                finish(outcome == Outcome.SUCCESS, censored=not self.trace.left_alone)
+            except Exception as problem:
+                self.trace.outcome, self.trace.error = Outcome.ERRORED, error or told("monitor", problem)

@@ -1,0 +1,117 @@
+"""Where a loop stands between two ticks, and what any number of futures start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from failsight.core.contracts import Monitor, Policy, Sim
+from failsight.core.types import Array, Decision, DecisionKind, Driver, PolicyOutput, Step, Verdict
+from failsight.interventions.guard import GuardState
+from failsight.runtime.trace import Trace
+
+Pending = tuple[Step, Verdict]
+"""A tick between its halves: what was seen, and what the monitor says of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopState:
+    """Where an episode stands before a tick."""
+
+    step: int = 0
+    """Control steps taken."""
+    state: Array
+    """(S,) as measured."""
+    last: Array
+    """(A,) the last command; before there is one, what holds the robot where it was measured."""
+    output: PolicyOutput | None = None
+    """The policy output in force; None: no inference yet."""
+    cursor: float = 0.0
+    """Position inside its chunk; a slowed policy advances by less than one per tick."""
+    stale: bool = True
+    """Whether the policy must infer afresh: at the start, and after anybody else acted."""
+
+    @property
+    def planned(self) -> Array | None:
+        """(A,) the policy's action of this tick; None: it is past the end of its chunk, or has none yet."""
+        if self.output is None or int(self.cursor) >= len(self.output.chunk):
+            return None
+        action: Array = self.output.chunk[int(self.cursor)]
+        return action
+
+    @property
+    def past_end(self) -> str:
+        """Why nothing is planned, if nothing is."""
+        length = 0 if self.output is None else len(self.output.chunk)
+        return f"the policy is past the end of its chunk of {length} actions"
+
+    def inferred(self, output: PolicyOutput) -> LoopState:
+        """Where it stands with a new policy output."""
+        return LoopState(step=self.step, state=self.state, last=self.last, output=output, cursor=0.0, stale=False)
+
+    def after(self, action: Array, state: Array, driver: Driver, decision: Decision) -> LoopState:
+        """Where it stands once `action` (A,), which was the driver's, led to `state` (S,)."""
+        return LoopState(
+            step=self.step + 1,
+            state=state,
+            last=action,
+            output=self.output,
+            cursor=self.cursor + (decision.rate if driver == "policy" else 0.0),
+            stale=driver in ("intervention", "operator") or decision.kind == DecisionKind.REPLAN,
+        )
+
+    def seen(self, action: Array, replan: bool, time_s: float) -> Step:
+        """The step of this tick, whose planned action is `action` (A,)."""
+        assert self.output is not None
+        return Step(
+            index=self.step,
+            state=self.state,
+            action=action,
+            output=self.output,
+            cursor=int(self.cursor),
+            replan=replan,
+            time_s=time_s,
+            executed=self.last if self.step else None,
+        )
+
+    def unseen(self, hold: Array) -> Step:
+        """The step of a tick that broke before anything was seen; its action is `hold` (A,)."""
+        output = self.output or PolicyOutput(chunk=hold[None])
+        return Step(index=self.step, state=self.state, action=hold, output=output, cursor=0, replan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Saved simulator, policy and monitor."""
+
+    sim: bytes
+    policy: bytes
+    monitor: Mapping[str, Array]
+    """Empty when there is none."""
+
+    @staticmethod
+    def save(sim: Sim, policy: Policy, monitor: Monitor | None) -> Parts:
+        """Everything they need to go on from here."""
+        memory = monitor.save_state() if monitor is not None else {}
+        return Parts(sim=sim.save_state(), policy=policy.save_state(), monitor=memory)
+
+    def load(self, sim: Sim, policy: Policy, monitor: Monitor | None) -> None:
+        """Put them back, whatever they did in between."""
+        sim.load_state(self.sim)
+        policy.load_state(self.policy)
+        if monitor is not None:
+            monitor.load_state(self.monitor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A loop between the halves of a tick. Nothing that runs from it changes it."""
+
+    parts: Parts
+    at: LoopState
+    guard: GuardState
+    ticks: int
+    """Control ticks the robot has counted."""
+    trace: Trace
+    """Of the ticks before this one."""
+    pending: Pending
