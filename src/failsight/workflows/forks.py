@@ -25,7 +25,6 @@ from failsight.runtime.fork import Snapshot
 from failsight.runtime.loop import Loop
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import ErrorStreak
-from failsight.runtime.fork import Snapshot
 from failsight.runtime.trace import Trace
 from failsight.workflows.wiring import find_operator, make_bench
 
