@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,8 +41,46 @@ def test_a_missing_extra_names_the_install_line():
 def test_specs_survive_json_and_mismatches_show_both_sides():
     assert ActionSpec.from_dict(ACTIONS.as_dict()) == ACTIONS
     assert ObservationSpec.from_dict(OBSERVATIONS.as_dict()) == OBSERVATIONS
-    with pytest.raises(SpecMismatchError, match=r"Producer: 1\. Consumer: 2"):
-        require_equal("Things", 1, 2)
+    with pytest.raises(SpecMismatchError, match=r"^Things differ\. maker: 1; user: 2\.$"):
+        require_equal("Things", maker=1, user=2)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (
+            replace(
+                ACTIONS, rate_hz=10.0, dimensions=(replace(ACTIONS.dimensions[0], low=-2.0), *ACTIONS.dimensions[1:])
+            ),
+            ACTIONS,
+            "dimensions, dx, low - policy: -2.0; simulator: -1.0. rate_hz - policy: 10.0; simulator: 20.0.",
+        ),
+        (
+            replace(ACTIONS, dimensions=ACTIONS.dimensions[:2]),
+            ACTIONS,
+            "dimensions - policy: nothing more; simulator: also dz, gripper.",
+        ),
+        (
+            replace(ACTIONS, dimensions=(*ACTIONS.dimensions[1::-1], *ACTIONS.dimensions[2:])),
+            ACTIONS,
+            "dimensions - policy: dy, dx, dz, gripper; simulator: dx, dy, dz, gripper.",
+        ),
+        (
+            replace(OBSERVATIONS, state=("x_m", "q")),
+            replace(OBSERVATIONS, state=("x_m", "y_m")),
+            "state - policy: also q; simulator: also y_m.",
+        ),
+        (
+            replace(OBSERVATIONS, cameras=(("agent", 32, 16),)),
+            OBSERVATIONS,
+            "cameras, agent, 1 - policy: 32; simulator: 16.",
+        ),
+    ],
+)
+def test_specs_that_differ_show_the_fields_that_differ_and_no_other(one, other, said):
+    with pytest.raises(SpecMismatchError) as told:
+        require_equal("Specs", policy=one, simulator=other)
+    assert str(told.value) == f"Specs differ. {said}"
 
 
 def test_hold_keeps_the_gripper_and_zeroes_the_rest():

@@ -135,7 +135,10 @@ def test_different_action_specs_stop_before_the_first_step():
     policy = fakes.PointPolicy()
     data = fakes.ACTIONS.as_dict()
     policy.action_spec = ActionSpec.from_dict({**data, "gripper_closed_sign": -1})
-    with pytest.raises(SpecMismatchError, match="Producer"):
+    with pytest.raises(
+        SpecMismatchError,
+        match=r"^Action specs of policy and simulator differ\. gripper_closed_sign - policy: -1; simulator: 1\.$",
+    ):
         Loop(fakes.PointSim(), policy)
 
 

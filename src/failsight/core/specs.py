@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from failsight.core.differences import differences
 from failsight.core.errors import EpisodeDataError, SpecMismatchError
 from failsight.core.foreign import read_count, read_number, read_text, require_distinct
 from failsight.core.types import Array
@@ -225,10 +226,16 @@ class ObservationSpec:
         return ObservationSpec(state=state, cameras=cameras)
 
 
-def require_equal(name: str, producer: Any, consumer: Any) -> None:
-    """Stop before the first step when two sides mean different things; prints both sides.
+def require_equal(what: str, **sides: Any) -> None:
+    """Stop before the first step when two sides, given by name, mean different things.
 
-    Raises SpecMismatchError.
+    Raises SpecMismatchError that shows the fields that differ, and no other.
+
+    >>> require_equal("Rates", policy=20, simulator=10)
+    Traceback (most recent call last):
+    failsight.core.errors.SpecMismatchError: Rates differ. policy: 20; simulator: 10.
     """
-    if producer != consumer:
-        raise SpecMismatchError(f"{name} differ. Producer: {producer}. Consumer: {consumer}.")
+    (one, first), (other, second) = sides.items()
+    found = [f"{f'{place} - ' if place else ''}{one}: {a}; {other}: {b}" for place, a, b in differences(first, second)]
+    if found:
+        raise SpecMismatchError(f"{what} differ. {'. '.join(found)}.")

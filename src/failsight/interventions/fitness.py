@@ -41,8 +41,10 @@ def require_fit(sim: Sim, policy: Policy, intervention: object) -> None:
     That is: policy and simulator with other specs, an intervention that cannot work on this robot, or an action
     dimension that nothing says how to hold still.
     """
-    require_equal("Action specs of policy and simulator", policy.action_spec, sim.action_spec)
-    require_equal("Observation specs of simulator and policy", sim.observation_spec, policy.observation_spec)
+    require_equal("Action specs of policy and simulator", policy=policy.action_spec, simulator=sim.action_spec)
+    require_equal(
+        "Observation specs of policy and simulator", policy=policy.observation_spec, simulator=sim.observation_spec
+    )
     require_robot(intervention, sim.action_spec, sim.observation_spec)
     names = sim.observation_spec.state
     sim.action_spec.first(np.zeros(len(names)), names)

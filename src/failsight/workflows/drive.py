@@ -66,8 +66,8 @@ def require_drivable(sim: str, config: VLAConfig) -> None:
         return
     env = make_sim(sim)
     try:
-        require_equal("Action specs of policy and simulator", config.action_spec, env.action_spec)
-        require_equal("Observation specs of simulator and policy", env.observation_spec, config.observation_spec)
+        require_equal("Action specs of policy and simulator", policy=config.action_spec, simulator=env.action_spec)
+        require_equal("Observation specs of policy and simulator", policy=config.observation_spec, simulator=env.observation_spec)
     finally:
         env.close()
 
