@@ -67,7 +67,9 @@ def require_drivable(sim: str, config: VLAConfig) -> None:
     env = make_sim(sim)
     try:
         require_equal("Action specs of policy and simulator", policy=config.action_spec, simulator=env.action_spec)
-        require_equal("Observation specs of policy and simulator", policy=config.observation_spec, simulator=env.observation_spec)
+        require_equal(
+            "Observation specs of policy and simulator", policy=config.observation_spec, simulator=env.observation_spec
+        )
     finally:
         env.close()
 
