@@ -146,6 +146,8 @@ def test_file_names_of_openvla_say_how_an_episode_ended(tmp_path):
         ("open_the_drawer", 2, False),
         ("open_the_drawer", 3, True),
     ]
+    stored = next(import_log(tmp_path, tmp_path / "run", LogOrigin(policy="p", suite="s")).read())
+    assert (stored.states.shape, stored.actions.shape, stored.hidden.shape) == ((4, 0), (4, 7), (4, 6))
     np.savez(tmp_path / "other.npz", action=np.ones((4, 7)), hidden=np.ones((4, 6)))
     with pytest.raises(EpisodeDataError, match=r"name of .*other.npz does not say"):
         read_log(tmp_path)

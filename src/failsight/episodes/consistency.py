@@ -66,7 +66,8 @@ def columns_fit(path: Path, table: pa.Table, run: RunMeta) -> None:
     """Widths of the columns against the specs and shapes in `run.json`."""
     widths = {"signal": len(run.signals)} if run.signals else {}
     if run.has_actions:
-        widths |= {"observation.state": len(run.observation_spec.state), "action": len(run.action_spec.dimensions)}
+        states = {"observation.state": len(run.observation_spec.state)} if run.observation_spec.state else {}
+        widths |= states | {"action": len(run.action_spec.dimensions)}
         widths |= {"policy.cursor": 1, "policy.replan": 1, "policy.chunk": prod(run.shapes.get("policy.chunk", (0,)))}
     for name in ("index", "episode_index", "frame_index", *widths):
         if name not in table.column_names:

@@ -22,7 +22,7 @@ def empty_steps(run: RunMeta) -> pa.Table:
     fields = [("signal", vector(len(run.signals), pa.float32()))] if run.signals else []
     if run.has_actions:
         sizes = (("observation.state", len(run.observation_spec.state)), ("action", len(run.action_spec.dimensions)))
-        fields += [(name, vector(size, pa.float32())) for name, size in sizes]
+        fields += [(name, vector(size, pa.float32())) for name, size in sizes if size]
         for name, shape in run.shapes.items():
             size = 1
             for length in shape:

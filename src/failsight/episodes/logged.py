@@ -203,16 +203,15 @@ def step_columns(episode: LoggedEpisode, log: Log) -> dict[str, Array]:
     """Column of a run -> (T, ...) values, tensors in their true shapes."""
     columns = {"signal": episode.signals.astype(np.float32)} if log.columns else {}
     if episode.actions is not None:
-        steps = len(episode.actions)
         chunks = episode.actions[:, None] if episode.chunks is None else episode.chunks
         cursors = cursors_of(chunks)
         columns |= {
-            "observation.state": np.zeros((steps, 0), np.float32) if episode.states is None else episode.states,
+            **({} if episode.states is None else {"observation.state": episode.states}),
             "action": episode.actions,
             "policy.chunk": chunks,
             "policy.cursor": cursors,
             "policy.replan": cursors == 0,
-            "policy.latency_ms": np.zeros(steps, np.float32),
+            "policy.latency_ms": np.zeros(len(cursors), np.float32),
         }
     for name in ("hidden", "samples"):
         values = getattr(episode, name)
@@ -231,7 +230,8 @@ def steps_of(episode: LoggedEpisode, log: Log) -> list[Step]:
             samples = None if episode.samples is None else episode.samples[t]
             hidden = None if episode.hidden is None else episode.hidden[t]
             output = PolicyOutput(chunk=columns["policy.chunk"][t], samples=samples, hidden=hidden)
-        state, action = columns["observation.state"][t], output.chunk[cursor]
+        state = np.zeros(0, np.float32) if episode.states is None else episode.states[t]
+        action = output.chunk[cursor]
         steps.append(Step(index=t, state=state, action=action, output=output, cursor=cursor, replan=cursor == 0))
     return steps
 

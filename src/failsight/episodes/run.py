@@ -194,7 +194,7 @@ class Run:
         assert chunks is not None
         return Episode(
             meta=meta,
-            states=column_values(table, "observation.state"),
+            states=_states(table, self.meta),
             actions=column_values(table, "action"),
             chunks=chunks,
             cursors=column_values(table, "policy.cursor"),
@@ -229,6 +229,13 @@ class Run:
         chunk, file = divmod(ticket, 1000)
         path = self.root / f"videos/observation.images.{camera}/chunk-{chunk:03d}/file-{file:03d}.mp4"
         return path if path.is_file() else None
+
+
+def _states(table: pa.Table, meta: RunMeta) -> Array:
+    """(T, P); a log may have none."""
+    if not meta.observation_spec.state:
+        return np.zeros((table.num_rows, 0), np.float32)
+    return column_values(table, "observation.state")
 
 
 def is_sealed(root: Path) -> bool:
