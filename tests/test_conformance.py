@@ -25,7 +25,8 @@ from failsight.sims.tabletop.entry import ENTRY
 from failsight.sims.tabletop.env import ACTION_SPEC, TabletopEnv
 from failsight.testing import checks, fakes
 from failsight.workflows.closed_loop import CHANGES, Altered
-from failsight.workflows.wiring import find_operator, make_policy, make_sim
+from failsight.workflows.plans import tasks_of
+from failsight.workflows.wiring import find_operator, find_sim, make_policy, make_sim
 
 TABLES = {
     "simulator": SIMS,
@@ -48,6 +49,7 @@ OTHER_DRIVE = EpisodeKey(seed=6, task="1box_vert_right", episode=0, perturbation
 SIM_KEYS = {
     "tabletop": (KEY, OTHER, 30),
     "navigation": (DRIVE, OTHER_DRIVE, 8),
+    "navigation": (DRIVE, OTHER_DRIVE, 8),
     "navigation-2d": (DRIVE, OTHER_DRIVE, 8),
     "metaworld": (
         EpisodeKey(seed=1, task="drawer-open-v3", episode=3),
@@ -60,7 +62,15 @@ SIM_KEYS = {
         10,
     ),
 }
-"""Two different episodes of every simulator, and for how many steps its operator may act before the first ends."""
+"""Two different episodes of a simulator, and for how many steps its operator may act before the first ends."""
+
+
+def keys_of(name):
+    """The same for a simulator that nobody chose any for, from its entry."""
+    kinds, tasks = find_sim(name).kinds, tasks_of(name)
+    every = tuple(Perturbation(kind, 2) for kind in sorted(kinds))
+    key = EpisodeKey(seed=5, task=tasks[-1], episode=2, perturbations=every)
+    return key, EpisodeKey(seed=6, task=tasks[0], episode=0), 6
 
 
 @pytest.mark.sim
@@ -68,7 +78,7 @@ SIM_KEYS = {
 def test_simulators(name):
     if name in ("metaworld", "libero"):
         pytest.importorskip(name, reason=f"{name} is installed separately")
-    key, other, steps = SIM_KEYS[name]
+    key, other, steps = SIM_KEYS.get(name) or keys_of(name)
     sim = make_sim(name)
     sim.reset(options={"key": key})
     actions, operator = [], find_operator(name)

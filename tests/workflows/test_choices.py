@@ -1,19 +1,21 @@
 """Names and options that used to become something else in silence."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from failsight.core.errors import FailsightError, SpecMismatchError, UnknownNameError
+from failsight.core.errors import EpisodeDataError, FailsightError, SpecMismatchError, UnknownNameError
 from failsight.core.sim_entry import SimEntry
 from failsight.core.types import Task
+from failsight.episodes.meta import RunMeta
 from failsight.interventions.arms import find_arm
 from failsight.labels.driving import DriveLabeler
 from failsight.labels.events import EventLabeler
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import labeler_name
-from failsight.testing.fakes import ACTIONS, PointSim
+from failsight.testing.fakes import ACTIONS, OBSERVATIONS, PointSim
 from failsight.workflows.closed_loop import Altered, closed_loop
 from failsight.workflows.drive import require_drivable
 from failsight.workflows.fit_run import refuse_log_options
@@ -98,3 +100,25 @@ def test_a_policy_the_simulator_cannot_drive_is_refused_before_training():
     with pytest.raises(SpecMismatchError, match="Action specs of policy and simulator differ"):
         require_drivable("navigation", fits)
     assert np.isfinite(fits.action_spec.low).all()
+
+
+def run_json(tmp_path, **change):
+    path = tmp_path / "meta/failsight/run.json"
+    path.parent.mkdir(parents=True)
+    RunMeta(
+        action_spec=ACTIONS, observation_spec=OBSERVATIONS, policy="p", sim="point", plan=(), shapes={}, labeler="wind"
+    ).write(path)
+    data = {**json.loads(path.read_text()), **change}
+    path.write_text(json.dumps({name: value for name, value in data.items() if value != "gone"}))
+    return path
+
+
+def test_the_name_of_the_label_table_is_stored_with_the_run(tmp_path):
+    assert RunMeta.read(run_json(tmp_path / "a")).labeler == "wind"
+    assert RunMeta.read(run_json(tmp_path / "b", labeler="gone")).labeler == ""
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "a/b", 0, None, False, ["events"], "x" * 65])
+def test_a_run_cannot_name_a_label_table_outside_its_folder(tmp_path, name):
+    with pytest.raises(EpisodeDataError, match="labeler"):
+        RunMeta.read(run_json(tmp_path, labeler=name))

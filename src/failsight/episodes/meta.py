@@ -161,7 +161,7 @@ def _run_meta(data: Mapping[str, Any], where: str) -> RunMeta:
         signals=tuple(SignalColumn.from_dict(column) for column in data.get("signals", [])),
         bundle=_text(data.get("bundle", ""), f"{where}: bundle"),
         arm=_text(data.get("arm", ""), f"{where}: arm"),
-        labeler=read_file_name(data["labeler"], f"{where}: labeler") if data.get("labeler") else "",
+        labeler="" if data.get("labeler", "") == "" else read_file_name(data["labeler"], f"{where}: labeler"),
     )
 
 
