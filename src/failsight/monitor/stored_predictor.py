@@ -39,7 +39,7 @@ def make_predictor(name: str, arrays: Mapping[str, Array]) -> StoredPredictor:
         made: StoredPredictor = load(PREDICTORS[name])(arrays)
         return made
     kind = load_foreign(name)
-    if not (isinstance(kind, type) and all(callable(getattr(kind, part, None)) for part in ("reset", "update"))):
+    if not all(callable(getattr(kind, part, None)) for part in ("reset", "update")):
         raise BundleError(f"{name} is not the class of a predictor.")
     try:
         made = kind(arrays)
