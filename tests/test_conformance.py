@@ -49,7 +49,6 @@ OTHER_DRIVE = EpisodeKey(seed=6, task="1box_vert_right", episode=0, perturbation
 SIM_KEYS = {
     "tabletop": (KEY, OTHER, 30),
     "navigation": (DRIVE, OTHER_DRIVE, 8),
-    "navigation": (DRIVE, OTHER_DRIVE, 8),
     "navigation-2d": (DRIVE, OTHER_DRIVE, 8),
     "metaworld": (
         EpisodeKey(seed=1, task="drawer-open-v3", episode=3),
