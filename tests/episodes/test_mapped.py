@@ -8,6 +8,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -262,3 +263,51 @@ def test_the_example_makes_a_run(tmp_path):
     example = Path(__file__).parents[2] / "examples/own_logs.py"
     subprocess.run([sys.executable, example, tmp_path / "run"], check=True)
     assert len(read_labels(Run(tmp_path / "run"))) == 60
+
+
+@pytest.mark.parametrize("version", ["v3.0", "v2.1"])
+def test_rollouts_of_lerobot(tmp_path, version):
+    names = {"action": {"names": ["dx", "dy"]}, "observation.state": {"names": {"motors": ["x_m", "y_m", "z_m"]}}}
+    (tmp_path / "log/meta").mkdir(parents=True)
+    info = {"codebase_version": version, "fps": 10, "features": names}
+    (tmp_path / "log/meta/info.json").write_text(json.dumps(info))
+    if version == "v3.0":
+        tasks = pd.DataFrame({"task_index": [0, 1]}, index=pd.Index(["open", "close"], name="task"))
+        tasks.to_parquet(tmp_path / "log/meta/tasks.parquet")
+    else:
+        lines = [{"task_index": 0, "task": "open"}, {"task_index": 1, "task": "close"}]
+        (tmp_path / "log/meta/tasks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = []
+    for e in range(4):
+        for t in range(3):
+            row = {"episode_index": e, "frame_index": t, "task_index": e % 2, "next.success": t == 2 and e != 1}
+            rows.append({**row, "action": [0.1 * t, 1.0], "observation.state": [float(e), float(t), 0.0]})
+    parts = [rows] if version == "v3.0" else [rows[3 * e : 3 * e + 3] for e in range(4)]
+    for i, part in enumerate(parts):
+        place = tmp_path / f"log/data/chunk-000/file-{i:03d}.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(part), place)
+    log, found = read_log(tmp_path / "log")
+    assert found == f"a LeRobot data set of version {version}, 4 episodes, 1 failed, 2 actions, 3 states"
+    assert [(e.task, e.instruction, e.number, e.success) for e in log.episodes] == [
+        ("open", "open", 0, True),
+        ("close", "close", 1, False),
+        ("open", "open", 2, True),
+        ("close", "close", 3, True),
+    ]
+    assert ([d.name for d in log.actions], log.states) == (["dx", "dy"], ("x_m", "y_m", "z_m"))
+    np.testing.assert_allclose(log.episodes[2].states, [[2, 0, 0], [2, 1, 0], [2, 2, 0]])
+    assert "--rate-hz 10" in log.notes[-1]
+
+
+def test_what_is_a_run_already_or_has_no_outcome_is_said(tmp_path):
+    np.savez(tmp_path / "0.npz", success=True, state=np.ones((5, 2)), action=np.ones((5, 3)))
+    import_log(tmp_path / "0.npz", tmp_path / "run", ORIGIN)
+    with pytest.raises(EpisodeDataError, match=r"a run of failsight already. Next: failsight fit"):
+        read_log(tmp_path / "run")
+    (tmp_path / "run/meta/failsight/run.json").unlink()
+    assert len(read_log(tmp_path / "run").log.episodes) == 1
+    path = tmp_path / "run/data/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["next.success"]), path)
+    with pytest.raises(EpisodeDataError, match=r"no next.success.*--map success=NAME; there are"):
+        read_log(tmp_path / "run")

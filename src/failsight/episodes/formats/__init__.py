@@ -7,6 +7,7 @@ LOGS = {
     "npz": "failsight.episodes.formats.npz_arrays:FORMAT",
     "parquet": "failsight.episodes.formats.parquet_rows:FORMAT",
     "hdf5": "failsight.episodes.formats.hdf5_groups:FORMAT",
+    "lerobot": "failsight.episodes.formats.lerobot_log:FORMAT",
     "safe": "failsight.episodes.formats.safe:FORMAT",
     "fiper": "failsight.episodes.formats.fiper:FORMAT",
     "mist": "failsight.episodes.formats.mist:FORMAT",

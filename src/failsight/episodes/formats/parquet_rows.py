@@ -22,7 +22,8 @@ ROWS = 10_000_000
 """Rows of a file."""
 
 
-def _names(path: Path) -> tuple[str, ...]:
+def parquet_names(path: Path) -> tuple[str, ...]:
+    """Names of the columns. Raises EpisodeDataError when the file is damaged, or larger than the limits."""
     try:
         with pq.ParquetFile(path) as file:
             rows = file.metadata.num_rows
@@ -36,8 +37,9 @@ def _names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _sheets(path: Path, fields: Fields) -> Iterator[Sheet]:
-    missing = set(fields.wanted) - set(_names(path))
+def parquet_sheets(path: Path, fields: Fields) -> Iterator[Sheet]:
+    """The episodes of a table. Raises EpisodeDataError naming the row or column."""
+    missing = set(fields.wanted) - set(parquet_names(path))
     if missing:
         raise EpisodeDataError(f"{path} has no {', '.join(sorted(missing)[:6])}, which the first file has.")
     table = read_table(path, fields.wanted)
@@ -65,5 +67,5 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-_SOURCE = Source(kind="Parquet", suffixes=(".parquet",), names=_names, sheets=_sheets)
+_SOURCE = Source(kind="Parquet", suffixes=(".parquet",), names=parquet_names, sheets=parquet_sheets)
 FORMAT: LogFormat = Format(name="parquet", sniff=_SOURCE.sniff, read=_SOURCE.read)
