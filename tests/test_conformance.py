@@ -14,7 +14,7 @@ from failsight.interventions.gate import GateEntry
 from failsight.labels import LABELERS
 from failsight.monitor.trigger import TriggerRule
 from failsight.policies import POLICIES
-from failsight.policies.vla.policy import TinyPolicy
+from failsight.policies.vla.streaming import VLAPolicy
 from failsight.predictors import PREDICTORS
 from failsight.predictors.detector import FitData
 from failsight.predictors.detectors import DETECTORS
@@ -135,7 +135,7 @@ def test_altered_policies_keep_sessions_apart(change):
 
 @pytest.mark.parametrize("mistake", ["forgets the key", "forgets the instruction", "hashes"])
 def test_the_checks_find_a_policy_that_mixes_sessions(mistake, monkeypatch):
-    policy, full = make_policy("tabletop-strong"), TinyPolicy.load_state
+    policy, full = make_policy("tabletop-strong"), VLAPolicy.load_state
 
     def load_state(self, state):
         key, instruction = self._key, self._instruction
@@ -150,7 +150,7 @@ def test_the_checks_find_a_policy_that_mixes_sessions(mistake, monkeypatch):
         with pytest.raises(AssertionError, match="must not depend on the process"):
             checks.check_policy_process("failsight.workflows.wiring:make_policy", "tabletop-strong")
         return
-    monkeypatch.setattr(TinyPolicy, "load_state", load_state)
+    monkeypatch.setattr(VLAPolicy, "load_state", load_state)
     with pytest.raises(AssertionError, match="must keep instruction, random key and memory"):
         checks.check_policy_sessions(policy, SESSIONS)
 

@@ -2,22 +2,31 @@
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from lattice_data import WORDS, action_spec, make_config, make_data, save_family
+from lattice_data import (
+    WORDS,
+    action_spec,
+    demonstrations,
+    make_config,
+    make_data,
+    observation_spec,
+    save_family,
+)
 
+from failsight.core.errors import EpisodeDataError, SpecMismatchError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import EpisodeKey, Task
+from failsight.episodes.demonstrations import save_demonstrations
+from failsight.policies.vla.auxiliary import auxiliary_error
 from failsight.policies.vla.backbone import VLMBackbone
-from failsight.policies.vla.design import BackboneConfig, HistoryConfig
+from failsight.policies.vla.design import AuxiliaryConfig, BackboneConfig, HistoryConfig
 from failsight.policies.vla.ensemble import EnsembleHead, bootstrap
 from failsight.policies.vla.failure_head import Foresight, failure_error
 from failsight.policies.vla.heads import FlowHead, Loss
 from failsight.policies.vla.model import VLAModel
-from failsight.policies.vla.network import losses as tiny_losses
 from failsight.policies.vla.normalise import Normaliser, statistics
 from failsight.policies.vla.streaming import VLAPolicy
 from failsight.policies.vla.tiny_backbone import TinyBackbone
@@ -188,24 +197,6 @@ def test_a_flow_heads_noise_hangs_on_episode_and_step_alone(data):
     )
 
 
-def test_the_shipped_policys_three_losses():
-    """Two members off by 1 and 2 with bootstrap weights 3 and 0; a field of zeros; offsets off by 3, a sure wrong flag."""
-    target = torch.full((1, 2, 3), 0.5)
-    model = SimpleNamespace(
-        encode=lambda batch: (torch.zeros(1, 4), torch.zeros(1, 8)),
-        chunks=lambda query: torch.stack([target + 1, target - 2], 1),
-        flow=lambda mixed, time, query: torch.zeros_like(mixed),
-        aux=lambda hidden: torch.tensor([[3.0] * 9 + [0.0, 2.0]]),
-    )
-    torch.manual_seed(0)
-    noise = torch.randn(4, 6)
-    torch.manual_seed(0)
-    found = tiny_losses(model, None, target, torch.tensor([[0.0] * 9 + [1.0, 0.0]]), torch.tensor([[3.0, 0.0]]))
-    assert found["chunk"].item() == pytest.approx((1 * 3 + 2 * 0) / 2)
-    assert found["flow"].item() == pytest.approx(0.5 * ((0.5 - noise) ** 2).mean().item(), rel=1e-6)
-    assert found["aux"].item() == pytest.approx(2.5 + 0.1 * (LN2 + math.log(1 + math.exp(2))) / 2, rel=1e-6)
-
-
 def test_a_flow_head_learns_the_way_from_noise_to_the_experts_chunk(data):
     """A field v asks for v = goal - noise; with v = 0, goals of 1 and two draws of noise 0 and 3 that costs (1 + 4) / 2."""
     config = make_config(data, "tiny", "", "flow", "one-step", "full")
@@ -256,3 +247,30 @@ def test_a_member_counts_an_episode_a_poisson_number_of_times(data):
     model.eval()(batch, draws)
     assert torch.equal(seen[0], counts[[1, 2]])
     assert torch.equal(seen[1], torch.ones(2, 4))
+
+
+def test_the_features_are_asked_where_things_are(tmp_path):
+    """Two offsets off by 3 and 0.5: (2.5 + 0.125) / 2; a flag of 1 with logit 0: a tenth of ln 2."""
+    config = AuxiliaryConfig(offsets=2, flags=1)
+    error = auxiliary_error(row(3.0, 0.5, 0.0)[None], row(0.0, 0.0, 1.0)[None], config)
+    assert error.item() == pytest.approx((2.5 + 0.125) / 2 + 0.1 * LN2, rel=1e-6)
+    assert auxiliary_error(row(0.0)[None], row(1.0)[None], AuxiliaryConfig(flags=1)).item() == pytest.approx(0.1 * LN2)
+    items = [replace(item, places=np.full((10, 3), 1, np.float32)) for item in demonstrations(labels=True)]
+    data = save_demonstrations(tmp_path / "d", items, action_spec(3), observation_spec(), source="x")
+    asked = replace(make_config(data, "tiny", "", "fc", "one-step", "full", failure=True), auxiliary=config)
+    batch = Windows(data, asked, (0,), None).batch(np.array([2, 5]), None)
+    assert batch.places.tolist() == [[[1.0] * 3]] * 2
+    model = VLAModel(asked)
+    torch.nn.init.zeros_(model.auxiliary.weight)
+    torch.nn.init.zeros_(model.auxiliary.bias)
+    losses = model(batch)
+    assert losses["auxiliary"].item() == pytest.approx(0.5 + 0.1 * LN2)
+    parts = losses["action"] + losses["auxiliary"] + 0.1 * losses["failure"]
+    assert losses["total"].item() == pytest.approx(parts.item())
+    with pytest.raises(SpecMismatchError, match="x has 3 auxiliary targets and 2 offsets and 0 flags are asked for"):
+        Windows(data, replace(asked, auxiliary=AuxiliaryConfig(offsets=2)), (0,), None)
+    plain = make_data(tmp_path / "plain")
+    with pytest.raises(SpecMismatchError, match="has 0 auxiliary targets"):
+        Windows(plain, asked, (0,), None)
+    with pytest.raises(EpisodeDataError, match=r"frame 0: places entry \(1,\) is nan"):
+        replace(items[0], places=np.full((10, 3), [1, np.nan, 0], np.float32))

@@ -1,19 +1,17 @@
 """Words of every script; checkpoints that know the old rule keep their tokens."""
 
-import json
 import unicodedata
-from pathlib import Path
 
 import pytest
 from lattice_data import make_config, make_data
 
-import failsight.policies.vla.shipped as shipped
 from failsight.core.errors import FailsightError
-from failsight.policies.vla.config import TinyConfig, vocabulary_of
 from failsight.policies.vla.design import BackboneConfig, VLAConfig
+from failsight.policies.vla.shipped import CHECKPOINTS
+from failsight.policies.vla.store import load_model
 from failsight.policies.vla.telling import MAX_WORDS, confused, tiny_confuses, tokens_of
 from failsight.policies.vla.tiny_backbone import TinyBackbone
-from failsight.policies.vla.words import words
+from failsight.policies.vla.words import vocabulary_of, words
 
 DIFFERENT = [
     ("move to shelf 3", "move to shelf 7"),
@@ -56,13 +54,15 @@ def test_case_punctuation_and_spelling_of_a_sign_say_nothing(one, other):
 
 @pytest.mark.parametrize("name", ["tabletop-strong", "tabletop-weak"])
 def test_shipped_checkpoints_keep_their_tokens(name):
-    folder = Path(shipped.__file__).parent / "checkpoints" / name
-    config = TinyConfig.from_dict(json.loads((folder / "config.json").read_text()))
-    assert config.word_rule == 1
-    index = {word: i + 2 for i, word in enumerate(config.vocabulary)}
-    wanted = [index["put"], index["the"], index["red"], index["cube"], 1]
-    assert config.tokens("Put the RED cube 3 größer!")[:5].tolist() == [*wanted[:4], 1]
-    assert config.tokens("put the red cube 3")[:5].tolist() == [*wanted[:4], 0], "a digit stays unseen"
+    model = load_model(CHECKPOINTS / name)
+    assert model.config.word_rule == 1
+    index = {word: i + 3 for i, word in enumerate(model.config.vocabulary)}
+    wanted = [index["put"], index["the"], index["red"], index["cube"]]
+    assert model.backbone.ids("Put the RED cube 3 größer!", False)[:5] == [*wanted, 1]
+    assert model.backbone.ids("put the red cube 3", False)[:5] == [*wanted, 0], "a digit stays unseen"
+    read = tokens_of(model.config)
+    assert read("cube " * 20 + "left") == read("cube " * 20 + "right"), "of a long instruction 20 words are read"
+    assert read("cube " * 19 + "left") != read("cube " * 19 + "right")
 
 
 def test_a_configuration_that_does_not_say_reads_by_the_first_rule(tmp_path):

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,8 +184,14 @@ def test_training_runs_resumes_and_loads(tmp_path):
     policy = make_policy(str(checkpoint))
     table = json.loads((checkpoint / "config.json").read_text())["provenance"]["success"]["clean"]["all"]
     assert table.endswith("/12")
-    assert (tmp_path / "snapshots" / "000010").is_dir()
+    assert not (checkpoint / "training.safetensors").exists(), "what only a training needs stays in its folder"
     assert np.isfinite([v for values in losses for v in values.values()]).all()
+    shipped = make_policy("tabletop-strong").config
+    assert (policy.config.chunk, policy.config.execute) == (shipped.chunk, shipped.execute)
+    assert policy.config.head == shipped.head
+    assert policy.config.backbone == replace(shipped.backbone, words=policy.config.backbone.words)
+    assert policy.config.history == shipped.history
+    assert policy.config.auxiliary == shipped.auxiliary
     again = train_policy(find_train_recipe("tabletop-smoke"), tmp_path, lambda n: None, lambda step, values: None)
     assert make_policy(str(again)).fingerprint == policy.fingerprint
 

@@ -11,14 +11,10 @@ from lattice_data import action_spec, demonstrations, make_config, make_data, ob
 from failsight.core.errors import EpisodeDataError, FailsightError
 from failsight.core.types import EpisodeKey, PolicyOutput, Task, to_half
 from failsight.episodes.demonstrations import load_demonstrations, save_demonstrations
-from failsight.policies.vla.config import TinyConfig
 from failsight.policies.vla.model import VLAModel
 from failsight.policies.vla.streaming import VLAPolicy
 from failsight.training.loop import Split, fit
 from failsight.training.options import FitConfig
-from failsight.training.tiny_data import Frames
-from failsight.training.tiny_loop import TrainOptions
-from failsight.training.tiny_loop import train as train_tiny
 
 FIT = FitConfig(steps=2, batch=2, warmup=1, evaluate_every=2, save_every=1, tracker="none")
 
@@ -88,43 +84,21 @@ def test_a_training_does_not_go_on_with_other_pictures(tmp_path):
         fit(other, config, FIT, split, tmp_path / "run")
 
 
-def frames(seed=0, **changes):
-    r = np.random.default_rng(seed)
-    values = {
-        "images": r.integers(0, 255, (30, 2, 3, 64, 64)).astype(np.uint8),
-        "state": r.normal(size=(30, 3)).astype(np.float32),
-        "chunk": r.normal(size=(30, 2, 7)).astype(np.float32),
-        "aux": np.concatenate([r.normal(size=(30, 9)), r.integers(0, 2, (30, 2))], 1).astype(np.float32),
-        "task": np.zeros(30, np.int32),
-        "episode": np.repeat(np.arange(30) // 3, 1).astype(np.int32),
-    }
-    return Frames(**{**values, **changes})
+def test_a_training_does_not_go_on_with_other_dials_or_words(tmp_path):
+    data = make_data(tmp_path / "set")
+    config, split = make_config(data, "tiny", "", "ensemble", "one-step", "full"), Split((0, 1), (2,))
 
+    def go(config=config, fit_=FIT, words=None):
+        return fit(replace(data, phrasings=words or {}), config, fit_, split, tmp_path / "run")
 
-def test_the_shipped_policys_training_goes_on_only_with_the_same_data_and_dials(tmp_path):
-    config = TinyConfig(
-        vocabulary=("go",), action_spec=action_spec(7), observation_spec=observation_spec(2), state_mean=(0.0,) * 3,
-        state_std=(1.0,) * 3, chunk=2, width=32, layers=1, keypoints=8, flow_width=16,
-    )  # fmt: skip
-    config = replace(config, observation_spec=replace(config.observation_spec, state=("a", "b", "c")))
-    options = TrainOptions(steps=4, batch=4, warmup=1, snapshot_every=2, threads=1, stop=2, validation_share=0.2)
-    data = frames()
-
-    def go(data, options=options, words="go"):
-        return train_tiny(data, [[words]], config, options, tmp_path, lambda step, values: None)
-
-    go(data)
-    pixel = data.images.copy()
-    pixel[7, 1, 2, 3, 4] ^= 1
-    for other in (data._replace(images=pixel), data._replace(task=data.task + 0, aux=data.aux + 1)):
-        with pytest.raises(FailsightError, match="holds a training of other data or settings"):
-            go(other)
-    with pytest.raises(FailsightError, match="other data or settings"):
-        go(data, replace(options, learning_rate=2e-3))
-    with pytest.raises(FailsightError, match="other data or settings"):
-        go(data, words="stop")
-    go(data, replace(options, stop=4))
-    assert (tmp_path / "snapshots" / "000004").is_dir()
+    go()
+    with pytest.raises(FailsightError, match="holds a training with other settings"):
+        go(fit_=replace(FIT, learning_rate=2e-3))
+    with pytest.raises(FailsightError, match="holds a training with other settings"):
+        go(replace(config, head=replace(config.head, members=5)))
+    with pytest.raises(FailsightError, match="holds a training with other wordings"):
+        go(words={"go to the bottle left": ["left"]})
+    assert go().last.is_dir()
 
 
 def test_entries_beyond_float16_are_missing_and_the_others_stay():

@@ -357,7 +357,7 @@ def test_low_rank_updates_of_a_shipped_tiny_backbone(data, tmp_path):
     model = load_model(fitted.last)
     from safetensors.torch import load_file
 
-    shipped = Path(resolve_shipped("tabletop-strong")) / "model.safetensors"
+    shipped = Path(resolve_shipped("tabletop-strong")) / "backbone.safetensors"
     original = load_file(shipped)["towers.0.conv1.weight"]
     assert torch.equal(model.backbone.towers[0].conv1.base_layer.weight, original), "frozen weights stay"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -60,12 +61,12 @@ def train_policy(
     against: str = "",
     workers: Workers = 2,
 ) -> None:
-    """Train a policy on any data, in any cell of the lattice; or remake a shipped checkpoint with --recipe.
+    """Train a policy on any data, in any cell of the lattice; or the shipped policies' cell anew with --recipe.
 
     Args:
         data: a run, a LeRobot v3 folder, a folder of Mobile-VLA HDF5 files, or a folder of mapped demonstrations.
         out: folder (default runs/train-NAME); an interrupted training goes on there.
-        recipe: tabletop (the shipped strong checkpoint), tabletop-weak, or tabletop-smoke; instead of --data.
+        recipe: tabletop (the strong policy), tabletop-weak (stopped early), or tabletop-smoke; instead of --data.
         config: the cell and its dials.
         sim: drive the result there (tabletop, navigation, navigation-2d).
         trials: closed-loop episodes per task.
@@ -144,10 +145,10 @@ def _remake(recipe: str, out: Path | None) -> None:
     reporter.stage(f"training {recipe} in {folder}")
     tick = reporter.count(chosen.episodes)
 
-    def progress(step: int, values: dict[str, float]) -> None:
+    def progress(step: int, values: Mapping[str, float]) -> None:
         if step % 500 == 0:
             text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            reporter.note(f"step {step} of {chosen.options.stop or chosen.options.steps}: {text}")
+            reporter.note(f"step {step} of {chosen.last_step}: {text}")
 
     try:
         checkpoint = train(chosen, folder, lambda count: tick("demonstrations"), progress)

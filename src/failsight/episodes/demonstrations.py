@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from failsight.core.textfiles import read_json_object
 from failsight.core.types import Array
 
 _HEADER = "episodes.json"
-OPTIONAL = ("chunks", "fails", "failing", "left", "resets")
+OPTIONAL = ("chunks", "fails", "failing", "left", "resets", "places")
 """Arrays a data set may lack."""
 
 
@@ -59,6 +60,8 @@ class Demonstration:
     """(T,) float32 steps until the onset; inf on a success, NaN unknown."""
     resets: Array | None = None
     """(T,) float32: 1 from the frame on where the robot was given a new instruction."""
+    places: Array | None = None
+    """(T, P) float32 auxiliary targets: offsets to things, then flags of 0 or 1."""
     changes: tuple[tuple[int, str], ...] = ()
     """Later instructions of the same episode, in order: the frame each holds from, and its text."""
 
@@ -99,7 +102,7 @@ class Demonstration:
             )
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(values.astype(np.float32))
-        if name in ("states", "actions", "chunks") and bad.any():
+        if name in ("states", "actions", "chunks", "places") and bad.any():
             place = tuple(int(i) for i in np.argwhere(bad)[0])
             raise EpisodeDataError(
                 f"Episode {self.name}, frame {place[0]}: {name} entry {place[1:]} is {values[place]}, not finite; correct "
@@ -107,7 +110,7 @@ class Demonstration:
             )
 
 
-_RANKS = {"states": 2, "actions": 2, "chunks": 3, "fails": 1, "failing": 1, "left": 1, "resets": 1}
+_RANKS = {"states": 2, "actions": 2, "chunks": 3, "fails": 1, "failing": 1, "left": 1, "resets": 1, "places": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +148,7 @@ class DemonstrationSet:
     failing: Array | None
     left: Array | None
     resets: Array | None
+    places: Array | None
     steps_per_frame: int
     """Control steps between two stored frames."""
     source: str
@@ -318,14 +322,8 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _row(item: Demonstration, first: int) -> EpisodeRow:
-    return EpisodeRow(
-        name=item.name,
-        instruction=item.instruction,
-        scenario=item.scenario,
-        first=first,
-        length=len(item.actions),
-        changes=item.changes,
-    )
+    row = partial(EpisodeRow, name=item.name, instruction=item.instruction, scenario=item.scenario)
+    return row(first=first, length=len(item.actions), changes=item.changes)
 
 
 def _check_sizes(item: Demonstration, spec: ObservationSpec) -> None:

@@ -4,61 +4,85 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from failsight.core.errors import UnknownNameError
-from failsight.core.specs import ObservationSpec
 from failsight.core.types import EpisodeKey, Outcome
-from failsight.policies.vla.checkpoint import save_checkpoint
-from failsight.policies.vla.config import TinyConfig, vocabulary_of
-from failsight.policies.vla.policy import state_statistics
-from failsight.recipes.demonstrate.tabletop import CHUNK, collect_demonstrations
+from failsight.policies.vla.design import AuxiliaryConfig, BackboneConfig, HeadConfig, HistoryConfig
+from failsight.policies.vla.store import load_model, save_model
+from failsight.recipes.demonstrate.tabletop import CHUNK, FLAGS, OFFSETS
+from failsight.recipes.demonstrate.tabletop_data import TABLETOP_AUGMENT, tabletop_data
 from failsight.runtime.bench import Bench
 from failsight.runtime.loop import run_episode
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import ErrorStreak
 from failsight.runtime.trace import Trace
-from failsight.sims.tabletop.env import ACTION_SPEC, STATE_NAMES
-from failsight.training.tiny_data import Frames, load_frames
-from failsight.training.tiny_loop import Progress, TrainOptions, train
+from failsight.training.config import TrainConfig
+from failsight.training.options import FitConfig
 from failsight.workflows.plans import make_plan, tasks_of
+from failsight.workflows.train import train
 from failsight.workflows.wiring import make_bench
 
+Progress = Callable[[int, Mapping[str, float]], None]
 _TABLE_SEED = 11
+_FIT = FitConfig(steps=9000, batch=128, precision="bf16", best_by="last", threads=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRecipe:
-    """A complete training: data, network and schedule."""
+    """A complete training of the shipped cell: data and schedule."""
 
     name: str
     episodes: int
-    options: TrainOptions
+    fit: FitConfig
+    stop: int | None = None
+    """Leave after this step, the schedule unchanged (an undertrained policy); a multiple of `fit.save_every`."""
     workers: int = 2
     trials: int = 10
     """Episodes per task of the success tables."""
 
+    @property
+    def last_step(self) -> int:
+        """Step after which the checkpoint is taken."""
+        return self.stop or self.fit.steps
+
+    def options(self) -> TrainConfig:
+        """The cell: one frame in which everything sees everything, an ensemble with a flow field, five of ten actions
+        executed per inference; the features must tell where target, goal and post are.
+        """
+        return TrainConfig(
+            backbone=BackboneConfig(attention="joint"),
+            head=HeadConfig(kind="ensemble", width=256, depth=3),
+            history=HistoryConfig(kind="one-step", window=1, stride=5),
+            fit=self.fit,
+            augment=TABLETOP_AUGMENT,
+            chunk=CHUNK,
+            scheme="identity",
+            clip=False,
+            arm_loss="l1",
+            auxiliary=AuxiliaryConfig(offsets=OFFSETS, flags=FLAGS),
+            validation_share=0.04,
+        )
+
 
 def tabletop() -> TrainRecipe:
-    """The shipped checkpoints: 1,200 demonstrations, 9,000 steps; under 30 minutes on two cores."""
-    return TrainRecipe(name="tabletop", episodes=1200, options=TrainOptions(steps=9000))
+    """The strong policy: 1,200 demonstrations, 9,000 steps."""
+    return TrainRecipe(name="tabletop", episodes=1200, fit=_FIT)
 
 
 def tabletop_weak() -> TrainRecipe:
-    """The shipped weak checkpoint: the same training stopped at step 2,500, chosen by its success rate."""
-    return TrainRecipe(name="tabletop-weak", episodes=1200, options=TrainOptions(steps=9000, stop=2500))
+    """The weak policy: the same training stopped at step 2,500, which was chosen by its success rate."""
+    return TrainRecipe(name="tabletop-weak", episodes=1200, fit=_FIT, stop=2500)
 
 
 def tabletop_smoke() -> TrainRecipe:
     """A few steps on a few episodes, to see that everything works."""
-    options = TrainOptions(steps=20, batch=32, snapshot_every=10, warmup=5)
-    return TrainRecipe(name="tabletop-smoke", episodes=12, options=options, trials=1)
+    fit = replace(_FIT, steps=20, batch=32, evaluate_every=10, save_every=10, warmup=5)
+    return TrainRecipe(name="tabletop-smoke", episodes=12, fit=fit, trials=1)
 
 
 TRAIN_RECIPES: dict[str, Callable[[], TrainRecipe]] = {
@@ -75,49 +99,32 @@ def find_train_recipe(name: str) -> TrainRecipe:
     return TRAIN_RECIPES[name]()
 
 
-def make_config(frames: Frames, instructions: list[list[str]]) -> TinyConfig:
-    """Network configuration with the statistics of the data."""
-    mean, std = state_statistics(np.asarray(frames.state))
-    cameras = tuple((name, int(frames.images.shape[3]), int(frames.images.shape[4])) for name in ("agent", "wrist"))
-    return TinyConfig(
-        vocabulary=vocabulary_of([text for texts in instructions for text in texts]),
-        action_spec=ACTION_SPEC,
-        observation_spec=ObservationSpec(state=STATE_NAMES, cameras=cameras),
-        state_mean=tuple(float(v) for v in mean),
-        state_std=tuple(float(v) for v in std),
-        chunk=CHUNK,
-    )
-
-
 def train_policy(recipe: TrainRecipe, folder: Path, collected: Callable[[int], None], progress: Progress) -> Path:
     """Collect (once), train (resuming after a kill) and write `folder/checkpoint`; returns that path."""
     began = time.monotonic()
-    demonstrations = folder / "demonstrations"
-    if not (demonstrations / "instructions.json").is_file():
-        collect_demonstrations(demonstrations, recipe.episodes, recipe.options.seed, recipe.workers, collected)
-    frames, instructions = load_frames(demonstrations)
-    config = make_config(frames, instructions)
-    config = replace(
-        config,
-        provenance={
-            "command": f"failsight train-policy --recipe {recipe.name}",
-            "seed": recipe.options.seed,
-            "demonstrations": recipe.episodes,
-            "frames": len(frames.state),
-            "data_fingerprint": frames.fingerprint,
-            "steps": recipe.options.steps,
-            "stopped_at": recipe.options.stop or recipe.options.steps,
-        },
-    )
-    network = train(frames, instructions, config, recipe.options, folder, progress)
+    place, seed = folder / "demonstrations", recipe.fit.seed
+    tabletop_data(place, recipe.episodes, (), "", seed, recipe.workers, collected)
+    fitted = train(place, recipe.options(), folder, progress=progress, stop_at=recipe.stop)
     checkpoint = folder / "checkpoint"
-    save_checkpoint(network, checkpoint)
+    facts = {
+        "command": f"failsight train-policy --recipe {recipe.name}",
+        "seed": seed,
+        "demonstrations": recipe.episodes,
+        "steps": recipe.fit.steps,
+        "stopped_at": recipe.last_step,
+    }
+    _keep(fitted.last, checkpoint, facts)
     tables = {mix: success_table(checkpoint, mix, recipe.trials, recipe.workers) for mix in ("clean", "default")}
-    network.config = replace(config, provenance={**config.provenance, "success": tables})
-    save_checkpoint(network, checkpoint)
+    _keep(fitted.last, checkpoint, {**facts, "success": tables})
     wall_s = round(time.monotonic() - began)
     (folder / "training.json").write_text(json.dumps({"wall_s": wall_s, "success": tables}))
     return checkpoint
+
+
+def _keep(last: Path, checkpoint: Path, facts: Mapping[str, object]) -> None:
+    """The policy without what a training needs to go on, and where it comes from."""
+    model = load_model(last)
+    save_model(model, replace(model.config, provenance={**model.config.provenance, **facts}), checkpoint)
 
 
 def success_table(checkpoint: Path, mix: str, trials: int, workers: int) -> dict[str, str]:

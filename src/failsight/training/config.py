@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 from failsight.core.ranges import Between, Count, Names
-from failsight.policies.vla.design import ArmLoss, BackboneConfig, FailureConfig, HeadConfig, HistoryConfig, Scheme
+from failsight.policies.vla.design import (
+    ArmLoss,
+    AuxiliaryConfig,
+    BackboneConfig,
+    FailureConfig,
+    HeadConfig,
+    HistoryConfig,
+    Scheme,
+)
 from failsight.training.options import Augment, FitConfig
 
 
@@ -37,6 +45,7 @@ class TrainConfig:
     failure_head: bool = False
     """Train a failure head beside the action head (needs labelled data)."""
     failure: FailureConfig = field(default_factory=FailureConfig)
+    auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
     hold_out: Names = ()
     """Scenarios kept out of training altogether."""
     validation_share: Annotated[float, Between(0, 0.9)] = 0.1

@@ -55,7 +55,7 @@ class Hooks:
     """Success rate of a checkpoint folder in a simulator, for `best_by="success"`."""
     failure_loss: FailureLoss | None = None
     stop_at: int | None = None
-    """Leave after this step, as a kill would (tests)."""
+    """Leave after this step, as a kill would: what counts is what was saved by then."""
 
 
 class Fitted(NamedTuple):

@@ -33,6 +33,7 @@ class Windows:
         states, cameras or rates.
         """
         require_actions(data, config)
+        require_places(data, config)
         self._entries = state_columns(data, config)
         self._data, self._config, self._augment = data, config, augment
         stride, steps = config.history.stride, data.steps_per_frame
@@ -83,6 +84,7 @@ class Windows:
             fails=self._labels(data.fails, frames, early),
             failing=self._labels(data.failing, frames, early),
             left=self._labels(data.left, frames, early),
+            places=torch.from_numpy(self._places(frames)),
             episodes=torch.from_numpy(np.asarray(self._episode[rows])),
             rows=torch.from_numpy(np.asarray(rows)),
         )
@@ -126,6 +128,13 @@ class Windows:
             return [False] * len(frames)
         return [bool(value) for value in np.asarray(self._data.resets)[frames[:, -1]] > 0]
 
+    def _places(self, frames: Array) -> Array:
+        """(B, W, P) float32."""
+        columns, places = self._config.auxiliary.columns, self._data.places
+        if places is None or not columns:
+            return np.zeros((*frames.shape, 0), np.float32)
+        return np.asarray(np.asarray(places)[frames], np.float32)
+
     def _ages(self) -> Array:
         history = self._config.history
         age = np.arange(history.window - 1, -1, -1)
@@ -159,6 +168,17 @@ def require_actions(data: DemonstrationSet, config: VLAConfig) -> None:
         raise SpecMismatchError(
             f"The model acts in {len(want)} dimensions ({', '.join(want)}) and {data.source} has {len(have)} "
             f"({', '.join(have)}): {', '.join(sorted(set(want) - set(have)))} cannot be learnt from it."
+        )
+
+
+def require_places(data: DemonstrationSet, config: VLAConfig) -> None:
+    """Raises SpecMismatchError when the data do not hold the auxiliary targets that are asked for."""
+    wanted = config.auxiliary.columns
+    held = 0 if data.places is None else data.places.shape[1]
+    if wanted and held != wanted:
+        raise SpecMismatchError(
+            f"{data.source} has {held} auxiliary targets and {config.auxiliary.offsets} offsets and "
+            f"{config.auxiliary.flags} flags are asked for; set --auxiliary.offsets and --auxiliary.flags to what is there."
         )
 
 

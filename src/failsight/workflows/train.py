@@ -76,6 +76,7 @@ def make_config(data: DemonstrationSet, options: TrainConfig, split: Split) -> V
         observation_spec=data.observation_spec,
         use_state=options.use_state and len(data.observation_spec.state) > 0,
         failure=options.failure if options.failure_head else None,
+        auxiliary=options.auxiliary,
         scheme=options.scheme,
         arm_loss=options.arm_loss,
         gripper_ratio=options.gripper_ratio,
@@ -137,11 +138,12 @@ def train(
     cache: Path | None = None,
     check: Callable[[VLAConfig], None] = lambda config: None,
     note: Callable[[str], None] = lambda text: None,
+    stop_at: int | None = None,
 ) -> Fitted:
     """Train and write `folder/best`, `folder/last`, `folder/case.json`; interrupted, the same call goes on.
 
     `check` refuses, before the first step, a policy that could not be used as planned (driven in a simulator); `note`
-    is told then what in the data will not teach what it seems to.
+    is told then what in the data will not teach what it seems to. `stop_at`: leave after this step, the schedule unchanged.
     """
     import torch
     from accelerate import PartialState
@@ -170,7 +172,7 @@ def train(
             folder,
             augment=options.augment,
             start=options.start,
-            hooks=Hooks(progress=progress, success=success, failure_loss=failure_loss),
+            hooks=Hooks(progress=progress, success=success, failure_loss=failure_loss, stop_at=stop_at),
         )
     except (FailsightError, KeyboardInterrupt) as problem:
         if processes.is_main_process:

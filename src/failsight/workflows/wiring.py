@@ -14,7 +14,6 @@ from failsight.core.foreign import read_file_name
 from failsight.core.registry import claims, load, load_foreign, require_members, resolve
 from failsight.core.sim_entry import SimEntry
 from failsight.core.specs import ActionSpec
-from failsight.core.textfiles import read_json_object
 from failsight.episodes.run import Run
 from failsight.labels import LABELERS
 from failsight.labels.outcome import OutcomeLabeler
@@ -69,15 +68,8 @@ def make_policy(name: str) -> Policy:
         raise FailsightError(
             f"{name} is a folder and a policy of the package {claimed[0].package}: write ./{name} or {claimed[0].address}."
         )
-    kind = "streaming:VLAPolicy" if _checkpoint_type(Path(name)) == "vla" else "policy:TinyPolicy"
-    loaded: Policy = load(f"failsight.policies.vla.{kind}").load(name)
+    loaded: Policy = load("failsight.policies.vla.streaming:VLAPolicy").load(name)
     return loaded
-
-
-def _checkpoint_type(folder: Path) -> str:
-    """What a checkpoint folder says it is; the loader says what is wrong when it says nothing."""
-    path = folder / "config.json"
-    return str(read_json_object(path).get("type")) if path.is_file() else ""
 
 
 def find_operator(sim: str) -> Operator | None:

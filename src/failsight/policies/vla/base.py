@@ -150,8 +150,7 @@ def find_tiny(folder: Path) -> Path:
 
 def tiny_weights(folder: Path) -> Path:
     """The file with a tiny checkpoint's backbone. Raises FailsightError when it is not there."""
-    data = read_json_object(folder / "config.json")
-    weights = folder / ("model.safetensors" if data["type"] == "tiny" else "backbone.safetensors")
+    weights = folder / "backbone.safetensors"
     if not weights.is_file():
         raise FailsightError(f"{folder} has no tiny backbone (looked for {weights.name}).")
     return weights

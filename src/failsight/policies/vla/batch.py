@@ -28,6 +28,8 @@ class WindowBatch(NamedTuple):
     """(B, W) 1 lost or nearly, 0 not, NaN as above."""
     left: Tensor
     """(B, W) steps to the onset; inf or NaN."""
+    places: Tensor
+    """(B, W, P) auxiliary targets; P is 0 where none are asked for."""
     episodes: Tensor
     """(B,) which episodes of the data set they are from."""
     rows: Tensor
@@ -45,6 +47,7 @@ class WindowBatch(NamedTuple):
             fails=self.fails.to(device),
             failing=self.failing.to(device),
             left=self.left.to(device),
+            places=self.places.to(device),
             episodes=self.episodes,
             rows=self.rows,
         )

@@ -120,6 +120,21 @@ class FailureConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuxiliaryConfig:
+    """What is asked of the features beside actions, in training alone; the data must hold it (`places`)."""
+
+    offsets: Annotated[int, Between(0, 1_000)] = 0
+    """Numbers, the first columns of `places`."""
+    flags: Annotated[int, Between(0, 1_000)] = 0
+    """Columns of 0 or 1 after them."""
+
+    @property
+    def columns(self) -> int:
+        """P."""
+        return self.offsets + self.flags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VLAConfig:
     """A complete policy."""
 
@@ -132,6 +147,7 @@ class VLAConfig:
     observation_spec: ObservationSpec
     use_state: bool = True
     failure: FailureConfig | None = None
+    auxiliary: AuxiliaryConfig = AuxiliaryConfig()
     scheme: Scheme = "q01q99"
     statistics: Mapping[str, Any] = field(default_factory=dict)
     """Of actions and states: q01, q99, min, max, mean, std, plus `clip` and `epsilon`."""
@@ -174,11 +190,12 @@ class VLAConfig:
         values["head"] = HeadConfig(**data["head"])
         values["history"] = HistoryConfig(**data["history"])
         values["failure"] = None if data["failure"] is None else FailureConfig(**data["failure"])
+        values["auxiliary"] = AuxiliaryConfig(**data.get("auxiliary", {}))
         values["action_spec"] = ActionSpec.from_dict(data["action_spec"])
         values["observation_spec"] = ObservationSpec.from_dict(data["observation_spec"])
         values["vocabulary"] = tuple(data["vocabulary"])
         config = VLAConfig(**values)
-        for name in ("backbone", "head", "history", "failure"):
+        for name in ("backbone", "head", "history", "failure", "auxiliary"):
             part = getattr(config, name)
             if part is not None:
                 require_fields(part, f"{name}.")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.policies.vla.auxiliary import auxiliary_error
 from failsight.policies.vla.backbone import Features, VLMBackbone
 from failsight.policies.vla.batch import WindowBatch
 from failsight.policies.vla.design import VLAConfig, require_attention, require_cell, require_tuning
@@ -69,6 +70,8 @@ class VLAModel(nn.Module):
         else:
             self.head = _HEADS[config.head.kind](config, self.head_width, config.history.window)
         self.failure = None if config.failure is None else FailureHead(config.failure, inputs)
+        columns = config.auxiliary.columns
+        self.auxiliary = nn.Linear(inputs, columns) if columns else None
         self.action_loss = Loss(config)
         self.failure_loss: FailureLoss | None = None
 
@@ -115,7 +118,7 @@ class VLAModel(nn.Module):
     # ------------------------------------------------------------------ training
 
     def forward(self, batch: WindowBatch, draws: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
-        """Losses of a batch: `action`, `failure` when there is such a head, and their weighted sum `total`.
+        """Losses of a batch: `action`, `auxiliary` and `failure` where there are such heads, and their weighted sum `total`.
 
         `draws`: noise (D, B, W, H*A) and times (D, B, W, 1) of the flow head.
         """
@@ -125,12 +128,15 @@ class VLAModel(nn.Module):
         weight = batch.weight[:, -error.shape[1] :]
         action = ((error * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)).mean()
         losses = {"action": action, "total": action}
+        if self.auxiliary is not None:
+            asked = auxiliary_error(self.auxiliary(seen.acts), batch.places, self.config.auxiliary)
+            losses |= {"auxiliary": asked, "total": action + asked}
         if self.failure is not None and self.config.failure is not None:
             share = self.config.failure.gradient
             said = self.failure(share * seen.acts + (1 - share) * seen.acts.detach())
             dt_s = 1 / self.config.action_spec.rate_hz
             failure = failure_error(said, batch.fails, batch.failing, batch.left, dt_s, self.failure_loss)
-            losses |= {"failure": failure, "total": action + self.config.failure.alpha * failure}
+            losses |= {"failure": failure, "total": losses["total"] + self.config.failure.alpha * failure}
         return losses
 
     def _action_error(self, seen: Features, batch: WindowBatch, draws: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -75,11 +75,6 @@ def _column(values: Array, where: str) -> dict[str, Any]:
 _NAMES = ("q01", "q99", "min", "max", "mean", "std", "low", "high", "still")
 
 
-def moments(values: Array) -> tuple[Array, Array]:
-    """(D,) means and deviations of (N, D) values, summed in float64."""
-    return values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
-
-
 class Normaliser:
     """One scheme over one vector."""
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from failsight.policies.vla.policy import TinyPolicy
+from failsight.policies.vla.streaming import VLAPolicy
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
-def strong() -> TinyPolicy:
+def strong() -> VLAPolicy:
     """At least 95 % success on the clean tabletop mix."""
-    return TinyPolicy.load(CHECKPOINTS / "tabletop-strong")
+    return VLAPolicy.load(CHECKPOINTS / "tabletop-strong")
 
 
-def weak() -> TinyPolicy:
+def weak() -> VLAPolicy:
     """The same network stopped early: fails often even without perturbations."""
-    return TinyPolicy.load(CHECKPOINTS / "tabletop-weak")
+    return VLAPolicy.load(CHECKPOINTS / "tabletop-weak")

@@ -93,7 +93,10 @@ def read_config(folder: Path) -> VLAConfig:
         )
     data = read_json_object(path)
     if data.get("type") != "vla":
-        raise FailsightError(f"{path} is of type {data.get('type')!r}; a checkpoint of type 'vla' is wanted here.")
+        raise FailsightError(
+            f"{path} is of type {data.get('type')!r}; a checkpoint of type 'vla' is wanted here. Train one with: "
+            "failsight train-policy"
+        )
     with damage(path):
         return VLAConfig.from_dict(data)
 
@@ -152,7 +155,17 @@ def continue_from(model: VLAModel, folder: Path) -> None:
 
 def _differing(theirs: VLAConfig, ours: VLAConfig) -> Iterator[tuple[str, object, object]]:
     """(name, theirs, ours) of what must be equal for weights to keep their meaning."""
-    names = ["action_spec", "observation_spec", "chunk", "head", "history", "use_state", "scheme", "reset_token"]
+    names = [
+        "action_spec",
+        "observation_spec",
+        "chunk",
+        "head",
+        "history",
+        "use_state",
+        "scheme",
+        "reset_token",
+        "auxiliary",
+    ]
     names += ["vocabulary", "word_rule"] if ours.backbone.family == "tiny" else []
     names += ["failure"] if theirs.failure is not None else []
     for name in names:

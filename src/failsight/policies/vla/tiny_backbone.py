@@ -178,15 +178,14 @@ def start_from(network: TinyBackbone, folder: Path) -> None:
                 "set --backbone.width and --backbone.depth to the checkpoint's."
             )
     known = {word: i for i, word in enumerate(data["vocabulary"])}
-    first = 2 if data["type"] == "tiny" else RESET + 1
     for word, row in network._index.items():
         if word in known:
-            state["words.weight"][row] = old["words.weight"][known[word] + first]
+            state["words.weight"][row] = old["words.weight"][known[word] + RESET + 1]
     network.load_state_dict(state)
 
 
 def _renamed(old: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names of `network.TinyVLA` -> names here; low-rank updates of an adapted backbone are not carried over."""
+    """Names of the joint backbone -> names here; low-rank updates of an adapted backbone are not carried over."""
     table = {
         r"^trunk\.layers\.(\d+)\.self_attn\.in_proj_": r"blocks_.\1.qkv.",
         r"^trunk\.layers\.(\d+)\.self_attn\.out_proj\.": r"blocks_.\1.out.",

@@ -77,10 +77,10 @@ def tabletop_data(
             progress(count := count + 1)
     data = save_demonstrations(
         folder,
-        _read([*shown, *made]),
+        _read([*shown, *made], OPTIONAL if not made else [name for name in OPTIONAL if name != "places"]),
         ACTION_SPEC,
         ObservationSpec(state=STATE_NAMES, cameras=CAMERAS),
-        source=f"tabletop: {demonstrations} demonstrations, {len(own)} episodes of {policy}, seed {seed}",
+        source=_source(demonstrations, len(own), policy, seed),
         steps_per_frame=STEPS_PER_FRAME,
         phrasings={task.instruction(0): [task.instruction(level) for level in (1, 2)] for task in TASKS.values()},
     )
@@ -90,7 +90,13 @@ def tabletop_data(
     return data
 
 
-def _read(orders: Sequence[Order]) -> Iterator[Demonstration]:
+def _source(demonstrations: int, own: int, policy: str, seed: int) -> str:
+    driven = f", {own} episodes of {policy}" if own else ""
+    return f"tabletop: {demonstrations} demonstrations{driven}, seed {seed}"
+
+
+def _read(orders: Sequence[Order], optional: Sequence[str]) -> Iterator[Demonstration]:
+    """`optional`: arrays to take where they are; a policy's own episodes have no places, and a data set is uniform."""
     for order in orders:
         with np.load(order.part) as part:
             images = part["images"].transpose(1, 0, 3, 4, 2)
@@ -101,12 +107,12 @@ def _read(orders: Sequence[Order]) -> Iterator[Demonstration]:
                 images={name: images[i] for i, (name, _, _) in enumerate(CAMERAS)},
                 states=part["state"],
                 actions=part["chunk"][:, 0],
-                **{name: part[name] for name in OPTIONAL if name in part} | {"chunks": part["chunk"]},
+                **{name: part[name] for name in optional if name in part} | {"chunks": part["chunk"]},
             )
 
 
 def _demonstrate(env: TabletopEnv, order: Order) -> None:
-    frames = {name: np.stack(rows) for name, rows in episode_frames(env, order.key).items() if name != "aux"}
+    frames = {name: np.stack(rows) for name, rows in episode_frames(env, order.key).items()}
     unknown = np.full(len(frames["state"]), np.nan, np.float32)
     _write(order.part, {**frames, "fails": unknown, "failing": unknown, "left": unknown})
 
