@@ -7,6 +7,7 @@ import pytest
 from conftest import recurrent_arrays
 
 from failsight.core.errors import BundleError, FailsightError
+from failsight.core.sim_entry import SimEntry
 from failsight.core.types import Outcome
 from failsight.episodes.run import Run
 from failsight.episodes.verdicts import read_verdicts
@@ -15,25 +16,15 @@ from failsight.monitor.thresholds import fit_thresholds
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.runtime import collect as runtime_collect
-from failsight.runtime.bench import Bench
 from failsight.testing import fakes
-from failsight.workflows import collect as collecting
-from failsight.workflows import forks as arms
 from failsight.workflows.collect import CollectOptions, collect_run
+
+POINT = SimEntry(make="failsight.testing.fakes:PointSim")
 
 
 @pytest.fixture
 def point(monkeypatch):
-    """The point as a registered simulator and policy, in this process."""
-    for module in (collecting, arms):
-        monkeypatch.setattr(
-            module,
-            "make_bench",
-            lambda sim, policy, *_: Bench(fakes.PointSim(), fakes.PointPolicy()),
-        )
-    monkeypatch.setattr(arms, "find_operator", lambda sim: None)
-    monkeypatch.setattr(collecting, "make_policy", lambda name: fakes.PointPolicy())
-    monkeypatch.setattr(collecting, "make_sim", lambda name: fakes.PointSim())
+    """Episodes of the point are run in this process."""
 
     def inline(build, work, tickets, workers):
         bench = build()
@@ -52,7 +43,9 @@ def bundle(folder):
 
 def run(folder, count, monitor, arm="", first=0):
     keys = [fakes.EpisodeKey(seed=first, task="home", episode=i) for i in range(count)]
-    options = CollectOptions(policy="point", sim="point", workers=1, monitor=monitor, arm=arm)
+    options = CollectOptions(
+        policy="failsight.testing.fakes:PointPolicy", sim=f"{__name__}:POINT", workers=1, monitor=monitor, arm=arm
+    )
     return collect_run(folder, keys, options, lambda meta, old: None)
 
 
