@@ -142,6 +142,7 @@ def test_without_a_map_names_that_say_what_they_are_are_enough(tmp_path):
         "fields taken: success = success, episode = episode, signals = entropy",
         "not read, for they are no numbers: note",
     )
+    assert log.notes[2] == "values that are missing or not finite: entropy 1"
     assert np.isnan(log.episodes[0].signals[1, 0])
     assert [(e.number, e.task, e.success) for e in log.episodes] == [(1, "log", True), (2, "log", False)]
 
@@ -185,6 +186,15 @@ def test_what_is_not_clear_is_said_with_its_place(tmp_path, text, message):
 def test_a_map_that_means_nothing_is_refused(text, message):
     with pytest.raises(FailsightError, match=message):
         read_map(text)
+
+
+def test_whole_numbers_may_be_written_as_pandas_writes_them(tmp_path):
+    (tmp_path / "log.csv").write_text("episode,success,x\n7.0,1.0,2\n3.0,0.0,3\n")
+    log = read_log(tmp_path / "log.csv").log
+    assert [(e.number, e.success) for e in log.episodes] == [(7, True), (3, False)]
+    (tmp_path / "log.csv").write_text("episode,success,x\n7.0,0.5,2\n")
+    with pytest.raises(EpisodeDataError, match=r"success is '0.5'"):
+        read_log(tmp_path / "log.csv")
 
 
 def test_numbered_columns_are_one_vector_and_gaps_are_not():

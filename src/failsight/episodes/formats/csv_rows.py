@@ -70,5 +70,5 @@ def _names(path: Path) -> tuple[str, ...]:
     return () if SAFE_NAME.fullmatch(path.name) else column_names(path)
 
 
-_SOURCE = Source(kind="CSV", suffixes=(".csv",), names=_names, sheets=_sheets)
+_SOURCE = Source(kind="CSV", suffixes=(".csv", ".CSV"), names=_names, sheets=_sheets)
 FORMAT: LogFormat = Format(name="csv", sniff=_SOURCE.sniff, read=_SOURCE.read)

@@ -69,7 +69,7 @@ def named_like(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
     except OSError as error:
         raise EpisodeDataError(f"Cannot list {path} ({error.strerror}).") from error
-    files = [p for p in inside if p.name.lower().endswith(suffixes) and not p.name.startswith(".")]
+    files = [p for p in inside if p.name.endswith(suffixes) and not p.name.startswith(".")]
     for file in files:
         if not file.is_file() and (file.is_symlink() or file.exists()):
             raise EpisodeDataError(f"{file} is not a file; logs are files ending in {', '.join(suffixes)}.")

@@ -66,7 +66,7 @@ def _look(path: Path) -> tuple[str, ...]:
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    require_harmless([path], _glance)
+    require_harmless([path], _look)
     return _look(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from failsight.core.errors import EpisodeDataError
 from failsight.core.foreign import read_array, read_count, read_success, read_text
 from failsight.core.specs import Access, Dimension, SignalColumn
 from failsight.core.types import Array
-from failsight.episodes.formats.fields import WHOLE, Fields, choose, shown
+from failsight.episodes.formats.fields import SCALARS, WHOLE, Fields, choose, shown
 from failsight.episodes.formats.format import ReadOptions, named_like
 from failsight.episodes.formats.rows import Sheet
 from failsight.episodes.logged import Log, LoggedEpisode, notes_about, read_instruction
@@ -22,6 +23,8 @@ COLUMN_LIMIT = 1024
 """Signals of a log."""
 LOG_LIMIT = 2**32
 """Bytes of a log in memory."""
+_WHOLE = re.compile(r"^(\d+)\.0+$")
+"""A whole number as tables write it that once held a gap."""
 _RANK = {"chunk": 3, "samples": 4}
 
 
@@ -106,7 +109,7 @@ def log_of(sheets: Iterable[tuple[Path, Sheet]], fields: Fields, path: Path) -> 
     return Log(
         columns=tuple(SignalColumn(name=name, unit="?", access=Access.ACTIONS) for name in parts[0].columns),
         episodes=episodes,
-        notes=(*_taken(fields, parts[0]), *_assumed(parts[0]), *notes_about(episodes)),
+        notes=(*_taken(fields, parts[0]), *_missing(parts), *_assumed(parts[0]), *notes_about(episodes)),
         actions=tuple(map(dimension_of, parts[0].actions)),
         states=parts[0].states,
     )
@@ -132,6 +135,13 @@ def _taken(fields: Fields, part: _Part) -> list[str]:
     passed = [name for name in fields["signals"] if name not in found]
     told = replace(fields, names={**fields.names, "signals": part.columns}).told
     return [told, *([f"not read, for they are no numbers: {shown(passed)}"] if passed else [])]
+
+
+def _missing(parts: Sequence[_Part]) -> list[str]:
+    """How many values of which signals are not there, or not finite."""
+    counts = sum(np.isnan(part.episode.signals).sum(axis=0) for part in parts)
+    lost = [f"{name} {count}" for name, count in zip(parts[0].columns, np.atleast_1d(counts), strict=False) if count]
+    return [f"values that are missing or not finite: {shown(lost)}"] if lost else []
 
 
 def _assumed(part: _Part) -> list[str]:
@@ -167,11 +177,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _part(file: Path, sheet: Sheet, fields: Fields, path: Path) -> _Part:
-    told = {role: sheet.values.get(fields.one(role)) for role in ("success", "episode", "task", "instruction", "seed")}
-    for role in ("success", "episode", "task", "instruction", "seed"):
-        if fields[role] and told[role] is None and role != "instruction":
-            raise EpisodeDataError(f"{sheet.where} has no {fields.one(role)}.")
-        told[role] = _scalar(told[role], f"{sheet.where}: {fields.one(role)}")
+    told = {role: _told(sheet, fields, role) for role in SCALARS}
     stem = file.name.removesuffix(".gz").rpartition(".")[0] or file.name
     alone = sheet.alone and path.is_dir() and not fields["episode"]
     default = path.absolute().name if alone else stem
@@ -186,6 +192,17 @@ def _part(file: Path, sheet: Sheet, fields: Fields, path: Path) -> _Part:
         **arrays,
     )
     return _Part(told["episode"], episode, names["signals"], names["state"], names["action"])
+
+
+def _told(sheet: Sheet, fields: Fields, role: str) -> Any:
+    """The one value of an episode; None where the file has none. Only an instruction may be missing in some episodes."""
+    name = fields.one(role)
+    value = sheet.values.get(name)
+    if name and value is None and role != "instruction":
+        raise EpisodeDataError(f"{sheet.where} has no {name}.")
+    value = _scalar(value, f"{sheet.where}: {name}")
+    counted = role in ("success", "episode", "seed") and isinstance(value, str)
+    return _WHOLE.sub(r"\1", value) if counted else value
 
 
 def _seed(value: Any, where: str) -> int:
