@@ -10,7 +10,7 @@ from failsight.episodes.verdicts import Judge
 from failsight.evaluation.paired import PairedEpisode
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.recurrent import RecurrentPredictor
-from failsight.recipes.interventions.experiment import _record_from, _record_json
+from failsight.recipes.interventions.fork_records import record_from, record_json
 from failsight.runtime.bench import Bench
 from failsight.testing import fakes
 from failsight.workflows.fork_verdicts import fork_verdicts, guard_counts, keep_verdicts
@@ -57,7 +57,7 @@ def test_every_arms_rows_are_kept_and_counted(tmp_path):
         "latched": 0,
         "clipped": counts["none"]["clipped"],
     }
-    assert _record_from(json.loads(json.dumps(_record_json(record)))) == record, "rows are stored apart"
+    assert record_from(json.loads(json.dumps(record_json(record)))) == record, "rows are stored apart"
 
 
 def test_a_policy_that_breaks_is_left_out_of_the_pairs_and_a_person_is_not_blamed(tmp_path):

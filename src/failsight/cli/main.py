@@ -18,6 +18,7 @@ from failsight.cli.settings import expand, keep, running
 from failsight.cli.training import cases, demonstrate, failure_tokens, outcomes, serve, train_policy
 from failsight.core.errors import FailsightError
 from failsight.core.ranges import Count, Names, Number, Reference, Seeds, Share, Trials, Workers, require_arguments
+from failsight.recipes.interventions.flags import ExperimentChoice
 
 
 def run(
@@ -28,17 +29,20 @@ def run(
     detectors: tuple[str, ...] = (),
     protocols: tuple[str, ...] = (),
     splits: int | None = None,
+    config: Annotated[ExperimentChoice, tyro.conf.arg(name="")] = ExperimentChoice(),  # noqa: B008 (frozen)
 ) -> None:
     """Run a complete experiment and write its report.
 
     Args:
-        name: demo, tabletop-paper, bench-real, bench-tabletop, mobile-vla, lattice-ablation, failure-head or smoke.
+        name: interventions (any simulator and policy), demo, tabletop-paper, bench-real, bench-tabletop, mobile-vla,
+            lattice-ablation, failure-head or smoke.
         out: folder for everything it makes (default runs/NAME); an interrupted run goes on there.
         workers: worker processes.
         data: bench-real only: folder with one folder of logs per policy.
         detectors: bench-real only: rows to compare, beside the default and the controls (default: all).
         protocols: bench-real only: ways to split, beside the folds (default: all).
         splits: bench-real only: at most that many splits of each (default: all).
+        config: interventions, demo, tabletop-paper and smoke: what the experiment is about.
     """
     from failsight.recipes.bench.options import BenchOptions
     from failsight.recipes.runs import find_recipe, run_recipe
@@ -48,7 +52,7 @@ def run(
     reporter = RichReporter()
     try:
         options = BenchOptions(detectors=detectors, protocols=protocols, splits=splits)
-        report = run_recipe(name, folder, workers, reporter, data, options)
+        report = run_recipe(name, folder, workers, reporter, data, options, config)
     finally:
         reporter.close()
         keep(folder)

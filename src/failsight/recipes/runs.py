@@ -15,7 +15,9 @@ from failsight.predictors.fit_recurrent import RecurrentOptions
 from failsight.recipes.bench.options import BenchOptions
 from failsight.recipes.bench.real import run_bench_real
 from failsight.recipes.bench.tabletop import run_bench_tabletop
-from failsight.recipes.interventions.experiment import ExperimentConfig, run_experiment
+from failsight.recipes.interventions.experiment import run_experiment
+from failsight.recipes.interventions.flags import ExperimentChoice
+from failsight.recipes.interventions.options import ExperimentConfig, configured
 from failsight.recipes.interventions.pictures import picture_experiment
 from failsight.recipes.interventions.summary import summarise_experiment
 from failsight.recipes.studies.failure_head import run_failure_head
@@ -43,11 +45,18 @@ def smoke() -> ExperimentConfig:
     return ExperimentConfig(name="smoke", seed=7, fit_trials=4, gate_trials=1, test_trials=2, fit=fit)
 
 
+def interventions() -> ExperimentConfig:
+    """The demo's sizes, for any simulator and policy."""
+    return replace(demo(), name="interventions")
+
+
 RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
     "demo": demo,
     "tabletop-paper": tabletop_paper,
     "smoke": smoke,
+    "interventions": interventions,
 }
+"""Configurations of the one experiment on interventions."""
 
 
 BENCHES = ("bench-real", "bench-tabletop")
@@ -77,18 +86,29 @@ def run_recipe(
     reporter: Reporter,
     data: Path | None = None,
     options: BenchOptions | None = None,
+    choice: ExperimentChoice | None = None,
 ) -> Path:
     """Run a recipe, or finish an interrupted one; returns the report's path.
 
-    Raises FailsightError when `data` or `options`, which are for bench-real, come with another name; StorageError when
-    another process is running it in this folder.
+    Raises FailsightError when `data` or `options`, which are for bench-real, or `choice`, which is for experiments on
+    interventions, come with another name; StorageError when another process is running it in this folder.
     """
+    choice = choice or ExperimentChoice()
+    if choice.given() and name not in RECIPES:
+        flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in choice.given())
+        raise FailsightError(f"{flags} would change nothing in {name}; they are for {', '.join(RECIPES)}.")
     with writing_alone(folder):
-        return _run_recipe(name, folder, workers, reporter, data, options)
+        return _run_recipe(name, folder, workers, reporter, data, options, choice)
 
 
 def _run_recipe(
-    name: str, folder: Path, workers: int, reporter: Reporter, data: Path | None, options: BenchOptions | None
+    name: str,
+    folder: Path,
+    workers: int,
+    reporter: Reporter,
+    data: Path | None,
+    options: BenchOptions | None,
+    choice: ExperimentChoice,
 ) -> Path:
     if name == "bench-real":
         return run_bench_real(folder, workers, reporter, data, options)
@@ -98,15 +118,21 @@ def _run_recipe(
         return run_bench_tabletop(folder, workers, reporter)
     if name in STUDIES:
         return STUDIES[name](folder, workers, reporter)
-    began, resumed = time.monotonic(), (folder / "fit").is_dir()
+    return _run_experiment(name, folder, workers, reporter, choice)
+
+
+def _run_experiment(name: str, folder: Path, workers: int, reporter: Reporter, choice: ExperimentChoice) -> Path:
+    began, resumed = time.monotonic(), any((folder / part).exists() for part in ("fit", "gate.jsonl"))
     found = find_recipe(name)
     assert found is not None
-    config = replace(found, workers=workers)
-    result = run_experiment(config, folder, reporter)
+    result = run_experiment(configured(replace(found, workers=workers), choice), folder, reporter)
     reporter.stage("figures and report")
-    picture_experiment(result, folder / "pictures")
-    command = f"failsight run {name} --workers {workers}"
+    no_films = picture_experiment(result, folder / "pictures")
+    command = f"failsight run {name} --workers {workers}{choice.as_arguments()}"
     summary = summarise_experiment(result, command, time.monotonic() - began)
+    if no_films:
+        reporter.note(f"left out: films, because {no_films}")
+        summary["left_out"]["films"] = no_films
     summary["resumed"] = resumed
     write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     return write_report(folder)

@@ -34,18 +34,19 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def traces(case: Mapping[str, Any], threshold: float) -> str:
+def traces(case: Mapping[str, Any], threshold: float | None) -> str:
     """p_fail of an episode without and with the intervention; shaded where something other than the policy decided."""
     figure = Figure(figsize=(9.4, 1.7))
     axes = figure.subplots()
     for name, color, label in (("arm_film", ACCENT, case["arm"].replace("_", " ")), ("none", "#7b8794", "nothing")):
-        values = case[name]["p_fail"]
+        values = [np.nan if value is None else value for value in case[name]["p_fail"]]
         axes.plot(values, color=color, lw=1.2 if name == "none" else 1.8, label=f"{label}: {case[name]['outcome']}")
     acted = case["arm_film"]["acted"]
     if acted:
         axes.axvspan(acted[0], acted[-1] + 1, color=ACCENT, alpha=0.10, lw=0)
-    axes.axhline(threshold, color=BAD, lw=0.9, ls="--")
-    axes.text(0.5, threshold + 0.03, "threshold", color=BAD, fontsize=7.5)
+    if threshold is not None:
+        axes.axhline(threshold, color=BAD, lw=0.9, ls="--")
+        axes.text(0.5, threshold + 0.03, "threshold", color=BAD, fontsize=7.5)
     axes.set(ylim=(0, 1.02), xlabel="control step", ylabel="p_fail")
     axes.margins(x=0.01)
     axes.legend(frameon=False, loc="upper right", fontsize=8)

@@ -100,7 +100,7 @@ def _types(index: Mapping[str, Any], pictures: Path) -> dict[str, list[dict[str,
     }
 
 
-def _case(case: Mapping[str, Any], threshold: float, pictures: Path) -> dict[str, Any]:
+def _case(case: Mapping[str, Any], threshold: float | None, pictures: Path) -> dict[str, Any]:
     return {
         **case,
         "svg": figures.traces(case, threshold),

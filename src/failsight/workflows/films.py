@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from failsight.core.contracts import Intervention
+from failsight.core.contracts import Intervention, Sim
+from failsight.core.errors import RenderingError
 from failsight.core.types import Array, DecisionKind, EpisodeKey, Outcome
 from failsight.runtime.bench import Bench
 
@@ -19,7 +20,7 @@ class Film:
     """One episode as pictures and curves."""
 
     frames: list[Array]
-    """(256, 256, 3) uint8 at `steps`."""
+    """(H, W, 3) uint8 at `steps`."""
     steps: list[int]
     p_fail: list[float]
     trigger: int | None
@@ -50,10 +51,28 @@ def film(bench: Bench, key: EpisodeKey, intervention: Intervention | None, at: S
     )
 
 
+def cannot_draw(sim: Sim, key: EpisodeKey) -> str:
+    """Why a simulator gives no pictures of an episode; empty when it does."""
+    if not callable(getattr(sim, "render", None)):
+        return "the simulator has no render()"
+    try:
+        sim.reset(options={"key": key})
+        picture = sim.render()  # type: ignore[attr-defined]
+    except (NotImplementedError, RenderingError) as error:
+        return f"the simulator draws nothing ({error or type(error).__name__})"
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
+        return ""
+    return f"its render() gives no (H, W, 3) uint8 picture but {type(picture).__name__} {np.shape(picture)}"
+
+
 def strip(frames: Sequence[Array], size: int = 128) -> Array:
-    """Frames side by side, shrunk to `size` pixels by averaging, 4 px apart on white."""
-    factor = frames[0].shape[0] // size
-    small = [f.reshape(size, factor, size, factor, 3).mean((1, 3)).astype(np.uint8) for f in frames]
-    gap = np.full((size, 4, 3), 255, np.uint8)
+    """Frames side by side, shrunk by averaging to about `size` pixels high (never enlarged), 4 px apart on white."""
+    factor = max(1, frames[0].shape[0] // size)
+    height, width = (side // factor for side in frames[0].shape[:2])
+    small = [
+        f[: height * factor, : width * factor].reshape(height, factor, width, factor, 3).mean((1, 3)).astype(np.uint8)
+        for f in frames
+    ]
+    gap = np.full((height, 4, 3), 255, np.uint8)
     parts = [part for image in small for part in (image, gap)]
     return np.concatenate(parts[:-1], axis=1)

@@ -7,57 +7,76 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Outcome
 from failsight.episodes.images import write_png
 from failsight.interventions.arms import find_arm, find_arms
 from failsight.labels.table import read_labels
-from failsight.recipes.interventions.experiment import TEST_ARMS, ExperimentResult
+from failsight.recipes.interventions.experiment import ExperimentResult
 from failsight.recipes.interventions.summary import headline_of
 from failsight.runtime.bench import Bench
-from failsight.workflows.films import film, strip
+from failsight.workflows.films import cannot_draw, film, strip
 from failsight.workflows.forks import ForkRecord, fork_bench
 
 _EXAMPLES = 3
 
 
-def picture_experiment(result: ExperimentResult, folder: Path) -> None:
-    """Write `pictures/*.png` and `pictures/pictures.json`: examples per failure type, and three compared episodes."""
+def picture_experiment(result: ExperimentResult, folder: Path) -> str:
+    """Write `pictures/*.png` and `pictures/pictures.json`: examples per failure type, and three compared episodes.
+
+    Returns why there are none where the simulator draws no pictures; empty when they were made.
+    """
+    bench = fork_bench(result.config.sim, result.config.policy, result.judges.bundle)
+    try:
+        reason = cannot_draw(bench.sim, result.test_run.episodes[0].key)
+        if not reason:
+            _picture(bench, result, folder)
+    finally:
+        bench.sim.close()
+    return reason
+
+
+def _picture(bench: Bench, result: ExperimentResult, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    bench = fork_bench(result.config.sim, result.config.policy, result.bundle)
-    threshold = result.fitted.calibrations["recurrent"].threshold
+    threshold = result.judges.calibration.as_dict()["threshold"]
     index: dict[str, Any] = {"types": _type_examples(bench, result, folder), "cases": [], "threshold": threshold}
-    for label, record, arm in interesting(result.arms, worth_filming(TEST_ARMS)):
+    for label, record, arm in interesting(result.arms, worth_filming(result.choice.arms)):
         index["cases"].append(_case(bench, result, folder, label, record, arm))
     (folder / "pictures.json").write_text(json.dumps(index, indent=1))
-    bench.sim.close()
 
 
 def _type_examples(bench: Bench, result: ExperimentResult, folder: Path) -> dict[str, list[dict[str, Any]]]:
     labels = read_labels(result.test_run)
     examples: dict[str, list[dict[str, Any]]] = {}
-    for kind in FAILURE_TYPES:
-        tickets = [ticket for ticket, label in labels.items() if label.failure_type == kind]
+    failed = {ticket: label.failure_type or "failure" for ticket, label in labels.items() if not label.success}
+    for kind in FAILURE_TYPES if set(failed.values()) <= {*FAILURE_TYPES} else ("failure",):
+        tickets = [ticket for ticket, found in failed.items() if found == kind]
         order = keyed_rng(result.config.seed, "examples", kind).permutation(len(tickets))
-        examples[kind] = []
-        for ticket in (tickets[i] for i in order[:_EXAMPLES]):
-            meta, onset = result.test_run.episodes[ticket], labels[ticket].onset or 0
-            end = meta.length
-            at = sorted({0, max(0, onset - 20), max(0, onset - 8), onset, min(end, onset + 8), end})
-            shot = film(bench, meta.key, None, at)
-            name = f"type-{kind}-{ticket}.png"
-            write_png(folder / name, strip(shot.frames))
-            examples[kind].append(
-                {
-                    "file": name,
-                    "task": meta.instruction,
-                    "condition": meta.condition,
-                    "onset": onset,
-                    "steps": shot.steps,
-                    "ticket": ticket,
-                }
-            )
+        examples[kind] = [
+            _example(bench, result, folder / f"type-{kind}-{ticket}.png", ticket, labels[ticket].onset)
+            for ticket in (tickets[i] for i in order[:_EXAMPLES])
+        ]
     return examples
+
+
+def _example(bench: Bench, result: ExperimentResult, path: Path, ticket: int, onset: int | None) -> dict[str, Any]:
+    """A strip around the onset, or of the whole episode where it is not known."""
+    meta = result.test_run.episodes[ticket]
+    end, at = meta.length, None
+    if onset is not None:
+        at = sorted({0, max(0, onset - 20), max(0, onset - 8), onset, min(end, onset + 8), end})
+    shot = film(bench, meta.key, None, at)
+    write_png(path, strip(shot.frames))
+    return {
+        "file": path.name,
+        "task": meta.instruction,
+        "condition": meta.condition,
+        "onset": onset,
+        "steps": shot.steps,
+        "ticket": ticket,
+    }
 
 
 def worth_filming(names: Sequence[str]) -> list[str]:
@@ -98,7 +117,7 @@ def _case(
         case[name] = {
             "file": file,
             "steps": shot.steps,
-            "p_fail": shot.p_fail,
+            "p_fail": [value if np.isfinite(value) else None for value in shot.p_fail],
             "trigger": shot.trigger,
             "acted": shot.acted,
             "outcome": str(shot.outcome),

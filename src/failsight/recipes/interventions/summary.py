@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,8 @@ from failsight.evaluation.scoring import score_all
 from failsight.interventions.arms import NONE, arm_words, find_arms
 from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
-from failsight.predictors.baselines import group_rates
 from failsight.predictors.dataset import LabelledSequence, build_sequences
-from failsight.recipes.interventions.experiment import TEST_ARMS, ExperimentResult
+from failsight.recipes.interventions.experiment import ExperimentResult
 from failsight.workflows.fit_run import DEFAULT
 from failsight.workflows.fork_verdicts import guard_counts
 from failsight.workflows.forks import ForkRecord, aa_flips, paired
@@ -41,24 +39,25 @@ def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) 
     config, rate = result.config, result.test_run.meta.action_spec.rate_hz
     labels = read_labels(result.test_run)
     sequences = build_sequences(result.test_run, labels)
-    scored = {
-        name: score_all(sequences, predictor, result.fitted.rules[name], result.fitted.calibrations[name].threshold)
-        for name, predictor in result.fitted.predictors.items()
-    }
+    scored = result.judges.score(result.test_run, sequences)
     default = scored[DEFAULT]
-    names = (NONE, *TEST_ARMS)
+    names = (NONE, *result.choice.arms)
     arms, headline = arm_rows(result.arms, names, rate), headline_of(names)
     flips, forks = aa_flips(result.arms)
-    calibration = result.fitted.calibrations[DEFAULT]
+    calibration = result.judges.calibration
     return {
         "command": command,
         "commit": commit(),
         "versions": versions(),
         "seeds": {"fit": config.seed, "gate": config.seed + 1, "test": config.seed + 2},
         "wall_s": wall_s,
-        "config": asdict(config),
-        "episodes": {"fit": len(result.fit_run.episodes), "gate": len(result.gate), "test": len(labels)},
-        "unscored": {"fit": _unscored(result.fit_run), "test": _unscored(result.test_run)},
+        "config": config.as_dict(),
+        "episodes": {
+            "fit": len(result.fit_run.episodes) if result.fit_run else 0,
+            "gate": len(result.gate),
+            "test": len(labels),
+        },
+        "unscored": {"fit": _unscored(result.fit_run) if result.fit_run else 0, "test": _unscored(result.test_run)},
         "policy": {
             "name": config.policy,
             "fingerprint": result.test_run.meta.policy,
@@ -66,14 +65,14 @@ def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) 
             "per_task": _rates(sequences, "task"),
             "per_condition": _rates(sequences, "condition"),
         },
-        "failure_types": _types([s.kind for s in sequences]),
+        "failure_types": _types([s.kind for s in sequences]) if typed(sequences) else {},
         "detection": _detection(result, sequences, scored),
         "types": {n: type_rows(scored[n], n, rate) for n in (DEFAULT, "salus_mlp") if n in scored},
         "false_alarm_rate": {
             **detection.false_alarms(default).as_dict(),
             "alpha": calibration.alpha,
             "alpha_upper": calibration.alpha_upper,
-            "threshold": calibration.threshold,
+            "threshold": calibration.as_dict()["threshold"],
             "calibration_successes": calibration.successes,
         },
         "recall": detection.recall(default).as_dict(),
@@ -81,13 +80,14 @@ def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) 
         "lead_steps": detection.lead_steps(default).as_dict(),
         "arms": arms,
         "arm_words": arm_words(names),
+        "left_out": dict(result.choice.left_out),
         "gate": [entry.as_dict() for entry in result.entries],
         "headline": headline,
         "failure_reduction": arms[headline]["failure_reduction"],
         "human_minutes_per_hour": arms[headline]["human_minutes_per_hour"],
         "aa_flips": {"flips": flips, "forks": forks},
-        "guard": guard_counts(result.bundle.parent / "arms_verdicts"),
-        "monitor": monitor_latency(result.test_run, result.bundle),
+        "guard": guard_counts(result.folder / "arms_verdicts"),
+        "monitor": monitor_latency(result.test_run, result.judges.bundle),
     }
 
 
@@ -114,12 +114,13 @@ def _detection(
 ) -> dict[str, Any]:
     horizon = result.test_run.episodes[0].horizon
     table: dict[str, Any] = {"horizon": horizon}
-    permuted = [score_all(sequences, p, result.config.fit.rule, float("inf")) for p in result.fitted.permuted]
+    permuted = [score_all(sequences, p, result.config.fit.rule, float("inf")) for p in result.judges.permuted]
     for label, share in SHARES.items():
         step = int(share * horizon)
         judged = {**scored, **_condition_prior(result, scored[DEFAULT])}
         rows = {name: detection.auc_table(episodes, step, name) for name, episodes in judged.items()}
-        rows["permuted"] = _permuted_row(permuted, step)
+        if permuted:
+            rows["permuted"] = _permuted_row(permuted, step)
         for metric in rows[DEFAULT]:
             table[f"{metric}_{label}"] = {
                 **rows[DEFAULT][metric].as_dict(),
@@ -146,8 +147,7 @@ def _detection(
 
 def _condition_prior(result: ExperimentResult, episodes: Sequence[Scored]) -> dict[str, list[Scored]]:
     """The control that knows only the perturbation: its failure rate among the episodes fitted on; empty without any."""
-    train = result.fitted.split.train
-    rates = group_rates(np.array([s.condition for s in train]), np.array([s.failed for s in train]))
+    rates = result.judges.rates
     return (
         {"condition_prior": constant_rows(episodes, lambda e: rates.of(e.condition))} if len(rates.groups) > 1 else {}
     )
@@ -171,6 +171,11 @@ def _permuted_row(permuted: Sequence[list[Scored]], step: int) -> dict[str, Esti
     return {metric: mean_of_fits(values) for metric, values in metrics.items()}
 
 
+def typed(sequences: Sequence[LabelledSequence]) -> bool:
+    """Whether failures have a type here; true where there is no failure."""
+    return any(s.kind >= 0 for s in sequences) or not any(s.failed for s in sequences)
+
+
 def _types(kinds: Sequence[int]) -> dict[str, Any]:
     counts = Counter(FAILURE_TYPES[k] for k in kinds if k >= 0)
     return {
@@ -180,12 +185,14 @@ def _types(kinds: Sequence[int]) -> dict[str, Any]:
 
 def _rates(sequences: Sequence[LabelledSequence], field: str) -> dict[str, Any]:
     groups: dict[str, list[LabelledSequence]] = {}
+    kinds = {kind: i for i, kind in enumerate(FAILURE_TYPES)} if typed(sequences) else {}
     for sequence in sequences:
         groups.setdefault(getattr(sequence, field), []).append(sequence)
     return {
         name: {
             "success": proportion(sum(not s.failed for s in rows), len(rows)).as_dict(),
-            **{kind: sum(s.kind == i for s in rows) for i, kind in enumerate(FAILURE_TYPES)},
+            **{kind: sum(s.kind == i for s in rows) for kind, i in kinds.items()},
+            **({} if kinds else {"failure": sum(s.failed for s in rows)}),
         }
         for name, rows in sorted(groups.items())
     }
