@@ -13,6 +13,7 @@ from failsight.recipes.runs import run_recipe
 from failsight.reports.html import write_report
 from failsight.reports.verdict import claims
 
+pytestmark = pytest.mark.xdist_group("anywhere")
 LONELY = """from dataclasses import replace
 from pointworld.sim import ENTRY as WHOLE
 ENTRY = replace(WHOLE, operator="", labeler="", targets={})
@@ -38,6 +39,7 @@ def whole(world):
 ARMS = ("--arms", "ladder", "homewards", "takeover", "slow", "placebo")
 
 
+@pytest.mark.slow
 def test_an_outsiders_arm_is_tried_on_an_outsiders_simulator(whole):
     _, summary = whole
     assert [*summary["arms"]] == ["none", "slow", "placebo", "takeover", "ladder", "homewards"]
@@ -57,6 +59,7 @@ def test_an_outsiders_arm_is_tried_on_an_outsiders_simulator(whole):
     )
 
 
+@pytest.mark.slow
 def test_a_given_bundle_judges_and_nothing_is_fitted(whole, world, tmp_path):
     out, first = whole
     arguments = ["--sim", "pointworld", "--policy", "homing", "--bundle", str(out / "bundle"), *SIZES, *ARMS]
@@ -83,6 +86,7 @@ def test_a_given_bundle_judges_and_nothing_is_fitted(whole, world, tmp_path):
     assert (again["arms"], again["resumed"]) == (summary["arms"], True)
 
 
+@pytest.mark.slow
 def test_where_nobody_can_come_and_nothing_is_told_that_is_said(whole, world, tmp_path):
     out, _ = whole
     lonely = ["--sim", "lonely:ENTRY", "--policy", "homing", "--bundle", str(out / "bundle"), *SIZES]

@@ -52,11 +52,12 @@ def _prediction(summary: Mapping[str, Any]) -> Claim:
 
 def _within_task(summary: Mapping[str, Any]) -> Claim:
     row, claim = summary["detection"]["within_task_auc_50"], _paired(summary, "within_task")
+    permuted = f" (permuted labels {number(row['permuted'])})" if "permuted" in row else ""
     return Claim(
         title="... and not by knowing which task is hard",
         shown=claim["shown"],
-        sentence=f"Comparing only episodes of the same task, that probability is {number(row)} "
-        f"(permuted labels {number(row['permuted'])}); in points: {claim['sentence']}.",
+        sentence=f"Comparing only episodes of the same task, that probability is {number(row)}{permuted}; "
+        f"in points: {claim['sentence']}.",
     )
 
 
