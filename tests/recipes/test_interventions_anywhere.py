@@ -18,7 +18,20 @@ LONELY = """from dataclasses import replace
 from pointworld.sim import ENTRY as WHOLE
 ENTRY = replace(WHOLE, operator="", labeler="", targets={})
 """
-SIZES = ("--workers", "1", "--fit-trials", "40", "--gate-trials", "12", "--test-trials", "12", "--mix", "none,wind:3", "--alpha", "0.5")
+SIZES = [
+    "--workers",
+    "1",
+    "--fit-trials",
+    "40",
+    "--gate-trials",
+    "12",
+    "--test-trials",
+    "12",
+    "--mix",
+    "none,wind:3",
+    "--alpha",
+    "0.5",
+]
 
 
 @pytest.fixture(scope="module")
