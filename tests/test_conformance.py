@@ -18,7 +18,6 @@ from failsight.policies.vla.streaming import VLAPolicy
 from failsight.predictors import PREDICTORS
 from failsight.predictors.detector import FitData
 from failsight.predictors.detectors import DETECTORS
-from failsight.signals import SIGNALS
 from failsight.signals.bank import SIGNAL_NAMES
 from failsight.sims import SIMS
 from failsight.sims.tabletop.entry import ENTRY
@@ -31,7 +30,6 @@ from failsight.workflows.wiring import find_operator, find_sim, make_policy, mak
 TABLES = {
     "simulator": SIMS,
     "policy": POLICIES,
-    "signal": SIGNALS,
     "labeler": LABELERS,
     "predictor": PREDICTORS,
 }
@@ -153,6 +151,13 @@ def test_the_checks_find_a_policy_that_mixes_sessions(mistake, monkeypatch):
     monkeypatch.setattr(VLAPolicy, "load_state", load_state)
     with pytest.raises(AssertionError, match="must keep instruction, random key and memory"):
         checks.check_policy_sessions(policy, SESSIONS)
+
+
+SIGNALS = {
+    "uncertainty": "failsight.signals.uncertainty:UncertaintySignals",
+    "patterns": "failsight.signals.patterns:PatternSignals",
+    "sampling": "failsight.signals.sampling:SamplingSignals",
+}
 
 
 @pytest.mark.parametrize("name", SIGNALS)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import recurrent_arrays
+from hazards import survival
 
 from failsight.core.errors import BundleError, CalibrationError, EpisodeDataError
 from failsight.evaluation.detection import auc
@@ -19,7 +20,7 @@ from failsight.predictors.fit_recurrent import (
     pad,
     type_weights,
 )
-from failsight.predictors.hazard import BINS, SURVIVES, bin_labels, edges_for, survival
+from failsight.predictors.hazard import BINS, SURVIVES, bin_labels, edges_for
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.signals.bank import SIGNAL_NAMES
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hazards import survival
 
 from failsight.core.errors import BundleError, CalibrationError
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
@@ -16,7 +17,7 @@ from failsight.labels.events import EventLabeler
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.dataset import LabelledSequence, build_sequences, permute_labels, shared_edges
 from failsight.predictors.fit_recurrent import RecurrentOptions, fit_recurrent, merge_members
-from failsight.predictors.hazard import BINS, EDGES, SURVIVES, bin_labels, edges_for, middles_of, survival
+from failsight.predictors.hazard import BINS, EDGES, SURVIVES, bin_labels, edges_for, middles_of
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.signals.bank import SIGNAL_NAMES, SignalBank, replay_signals
 from failsight.sims.tabletop import scene

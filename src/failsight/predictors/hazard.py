@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -28,13 +27,6 @@ SURVIVES = BINS
 """Label of a step of an episode that succeeds."""
 UNKNOWN = -1
 """Label of a step of an episode that fails nobody knows when."""
-
-
-class Survival(NamedTuple):
-    """What hazards come to."""
-
-    p_fail: float
-    time_to_failure: float
 
 
 def edges_for(rate_hz: float, horizon: int) -> tuple[int, ...]:
@@ -68,11 +60,3 @@ def bin_labels(time_to_failure: Array, edges: Sequence[int] = EDGES) -> Array:
     """
     bins = np.searchsorted(np.array(edges[:BINS]), time_to_failure, side="right") - 1
     return np.where(np.isnan(time_to_failure), UNKNOWN, np.where(np.isfinite(time_to_failure), bins, SURVIVES))
-
-
-def survival(hazard: Array, edges: Sequence[int] = EDGES) -> Survival:
-    """p_fail and expected time to failure (NaN when p_fail is 0) of hazards (BINS,)."""
-    alive = np.cumprod(1 - hazard)
-    lost = hazard * np.concatenate([[1.0], alive[:-1]])
-    p_fail = float(lost.sum())
-    return Survival(p_fail, float(lost @ middles_of(edges) / p_fail) if p_fail > 0 else float("nan"))
