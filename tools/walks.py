@@ -36,6 +36,7 @@ class Walk:
         self.calls: dict[tuple[Place, Place], tuple[str, ...]] = {}
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        """As `sys.setprofile` calls it."""
         if event != "call" or (place := self._place(frame)) is None:
             return
         self.stays.setdefault(place)
