@@ -133,8 +133,8 @@ FORMS = {
 }
 
 
-QUICK = (csv_steps, mist)
-"""Fitted and reported at every push; the others by `make test`."""
+QUICK = (csv_steps,)
+"""Fitted and reported at every push, in a quarter of a minute; the others with the slow tests."""
 CASES = [pytest.param(write, marks=[] if write in QUICK else [pytest.mark.slow], id=write.__name__) for write in FORMS]
 
 
