@@ -14,10 +14,13 @@ from failsight.episodes.logged import Log, LoggedEpisode, LogOrigin, store_log
 from failsight.episodes.run import Run
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import label_run
+from failsight.monitor.bundle import Bundle
+from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.dataset import LabelledSequence
 from failsight.predictors.features import Whitening
 from failsight.predictors.hazard import BINS, SURVIVES, UNKNOWN
 from failsight.signals.bank import SIGNAL_NAMES
+from failsight.testing.fakes import ACTIONS, OBSERVATIONS
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -35,6 +38,14 @@ def caches(tmp_path_factory):
 @pytest.fixture
 def key():
     return EpisodeKey(seed=3, task="home", episode=1)
+
+
+def point_bundle(predictor, thresholds, **more):
+    """What a bundle of the point's policy holds."""
+    parts = {"rule": TriggerRule(), "policy": "point", "provenance": {"run": "test"}, **more}
+    return Bundle(
+        predictor=predictor, thresholds=thresholds, action_spec=ACTIONS, observation_spec=OBSERVATIONS, **parts
+    )
 
 
 def recurrent_arrays(hidden=6, actions=4, members=2, units=8, seed=0):

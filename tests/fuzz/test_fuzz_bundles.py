@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import recurrent_arrays
+from conftest import point_bundle, recurrent_arrays
 from fuzz_budget import at_most, cases
 
 from failsight.core.errors import FailsightError
@@ -19,11 +19,9 @@ from failsight.monitor.bundle import load_monitor, save_bundle
 from failsight.monitor.probability import ProbabilityMap, TaskHistory
 from failsight.monitor.senses import usual_of
 from failsight.monitor.thresholds import fit_thresholds
-from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.signals.bank import SIGNAL_NAMES
 from failsight.testing.checks import make_steps
-from failsight.testing.fakes import ACTIONS, OBSERVATIONS
 
 TASK = Task(id="home", suite="point", instruction="go home", horizon=30)
 JSON = ("config.json", "calibration.json", "specs.json", "fingerprint.json")
@@ -43,14 +41,13 @@ def make(folder, seed=0):
     )
     save_bundle(
         folder,
-        RecurrentPredictor(recurrent_arrays(hidden=8, seed=seed)),
-        TriggerRule(),
-        fit_thresholds(list(rng.random(40)), ["home"] * 40, 0.1),
-        (ACTIONS, OBSERVATIONS),
-        "point",
-        {"seed": seed},
-        probability=probability,
-        usual=usual_of([rng.random((30, len(SIGNAL_NAMES)))]),
+        point_bundle(
+            RecurrentPredictor(recurrent_arrays(hidden=8, seed=seed)),
+            fit_thresholds(list(rng.random(40)), ["home"] * 40, 0.1),
+            provenance={"seed": seed},
+            probability=probability,
+            usual=usual_of([rng.random((30, len(SIGNAL_NAMES)))]),
+        ),
     )
     (folder / "adapted.json").write_text(
         json.dumps({"bundle": load_monitor(folder).fingerprint, "tasks": {"new": ADAPTED}})

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import recurrent_arrays
+from conftest import point_bundle, recurrent_arrays
 
 from failsight.core.errors import BundleError, CalibrationError, EpisodeDataError
 from failsight.core.types import PolicyOutput, Risk, Step, Task
@@ -17,7 +17,7 @@ from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import Trigger, TriggerRule, episode_statistic
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.testing.checks import make_steps
-from failsight.testing.fakes import ACTIONS, OBSERVATIONS, PointPolicy
+from failsight.testing.fakes import OBSERVATIONS, PointPolicy
 
 TASK = Task(id="home", suite="point", instruction="go home", horizon=30)
 
@@ -25,7 +25,7 @@ TASK = Task(id="home", suite="point", instruction="go home", horizon=30)
 def make_bundle(folder, hidden=8, policy="point"):
     predictor = RecurrentPredictor(recurrent_arrays(hidden=hidden))
     calibration = conformal_threshold(np.linspace(0, 0.5, 40), 0.1)
-    save_bundle(folder, predictor, TriggerRule(), calibration, (ACTIONS, OBSERVATIONS), policy, {"run": "test"})
+    save_bundle(folder, point_bundle(predictor, calibration, policy=policy))
     return folder
 
 
@@ -141,7 +141,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     predictor.arrays["head_b"][0, 0] = np.nan
     calibration = Thresholds.fixed(0.5)
     with pytest.raises(BundleError, match="head_b"):
-        save_bundle(tmp_path / "b", predictor, TriggerRule(), calibration, (ACTIONS, OBSERVATIONS), "point", {})
+        save_bundle(tmp_path / "b", point_bundle(predictor, calibration))
     assert not (tmp_path / "b").exists()
 
 

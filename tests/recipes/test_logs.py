@@ -19,6 +19,7 @@ from failsight.evaluation.scoring import replay
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import label_run
 from failsight.monitor.bundle import load_monitor
+from failsight.monitor.calibrate import first_trigger
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.detectors import DETECTORS
 from failsight.recipes.bench import fits as bench_fits
@@ -29,7 +30,7 @@ from failsight.recipes.bench.real import find_data, run_bench_real
 from failsight.reports.detectors import control_rows, table_rows
 from failsight.reports.html import write_report
 from failsight.workflows.evaluate import compare_detectors, evaluate_bundle, explain_episode, leak_report
-from failsight.workflows.fit_log import LogFitOptions, first_trigger, fit_log, read_data, require_enough
+from failsight.workflows.fit import LogFitOptions, fit_log, read_data, require_enough
 from failsight.workflows.fit_many import fit_many, read_listing
 
 LEDGER = LogFitOptions(detector="ledger")
@@ -219,11 +220,14 @@ def test_a_band_and_isotonic_probabilities_are_options(run, tmp_path):
     episode = next(run.read([3]))
     verdicts = replay(monitor, episode)
     sequence = next(s for s in read_data(run).sequences if s.ticket == 3)
-    deviations = fitted.band.apply(trace(fitted.predictor, sequence))
+    deviations = fitted.calibrated.band.apply(trace(fitted.predictor, sequence))
     assert [v.risk.evidence for v in verdicts] == pytest.approx(deviations, abs=1e-4)
     assert monitor.probability.knots
     good = [s for s in read_data(run).sequences if not s.failed]
-    fired = [max(fitted.band.apply(trace(fitted.predictor, s))) >= fitted.thresholds.pooled.threshold for s in good]
+    fired = [
+        max(fitted.calibrated.band.apply(trace(fitted.predictor, s))) >= fitted.calibrated.thresholds.pooled.threshold
+        for s in good
+    ]
     assert np.mean(fired) < 0.25
 
 
@@ -297,7 +301,7 @@ def test_a_task_without_success_nan_columns_and_constants_are_said(tmp_path):
     assert "action_norm is missing on 5" in text
     assert "eef_z never changes" in text
     assert "task_2 has no success" in text
-    assert fitted.thresholds.choose("task_2").basis == "pooled"
+    assert fitted.calibrated.thresholds.choose("task_2").basis == "pooled"
 
 
 def test_all_constant_signals_are_refused(tmp_path):
@@ -536,7 +540,7 @@ def test_the_rule_of_a_log_is_one_step_and_the_trigger_says_when(run, bundle):
 def test_fitting_a_ledger_needs_no_torch(run, tmp_path):
     code = (
         "import sys; from pathlib import Path; from failsight.episodes.run import Run;"
-        "from failsight.workflows.fit_log import LogFitOptions, fit_log;"
+        "from failsight.workflows.fit import LogFitOptions, fit_log;"
         f"fit_log(Run({str(run.root)!r}), Path({str(tmp_path / 'b')!r}), LogFitOptions(detector='ledger'), lambda note: None);"
         "assert 'torch' not in sys.modules"
     )

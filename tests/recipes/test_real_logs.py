@@ -9,7 +9,7 @@ from failsight.evaluation.judging import judge, without_short
 from failsight.evaluation.protocols import PROTOCOLS, splits
 from failsight.predictors.detectors import DETECTORS
 from failsight.recipes.bench.real import ORIGINS, find_data
-from failsight.workflows.fit_log import read_data
+from failsight.workflows.fit import read_data
 from failsight.workflows.import_logs import import_log
 
 try:

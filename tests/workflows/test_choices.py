@@ -18,7 +18,7 @@ from failsight.labels.table import labeler_name
 from failsight.testing.fakes import ACTIONS, OBSERVATIONS, PointSim
 from failsight.workflows.closed_loop import Altered, closed_loop
 from failsight.workflows.drive import require_drivable
-from failsight.workflows.fit_run import refuse_log_options
+from failsight.workflows.fit import refuse_log_options
 from failsight.workflows.forks import ArmPlan, paired
 from failsight.workflows.plans import make_plan
 from failsight.workflows.wiring import labeler_of, make_labeler

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import recurrent_arrays
+from conftest import point_bundle, recurrent_arrays
 
 from failsight.core.errors import BundleError, FailsightError
 from failsight.core.sim_entry import SimEntry
@@ -13,7 +13,6 @@ from failsight.episodes.run import Run
 from failsight.episodes.verdicts import read_verdicts
 from failsight.monitor.bundle import load_monitor, save_bundle
 from failsight.monitor.thresholds import fit_thresholds
-from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.runtime import collect as runtime_collect
 from failsight.testing import fakes
@@ -37,7 +36,7 @@ def point(monkeypatch):
 def bundle(folder):
     predictor = RecurrentPredictor(recurrent_arrays(hidden=8))
     thresholds = fit_thresholds(list(np.linspace(0, 1, 30)), ["elsewhere"] * 30, 0.1)
-    save_bundle(folder, predictor, TriggerRule(), thresholds, (fakes.ACTIONS, fakes.OBSERVATIONS), "point", {})
+    save_bundle(folder, point_bundle(predictor, thresholds, provenance={}))
     return folder
 
 

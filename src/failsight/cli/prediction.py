@@ -86,8 +86,7 @@ def fit(
         band: judge the evidence against a band over time instead of one level (detectors on logs).
     """
     from failsight.episodes.run import Run
-    from failsight.workflows.fit_log import LogFitOptions
-    from failsight.workflows.fit_run import refuse_log_options
+    from failsight.workflows.fit import LogFitOptions, refuse_log_options
 
     if run_folder.suffix == ".json":
         refuse_log_options("a fit over several runs", isotonic=isotonic, band=band, detector=detector is not None)
@@ -113,7 +112,8 @@ def fit(
 
 
 def _fit_own(store: Any, target: Path, alpha: float, seed: int) -> None:
-    from failsight.workflows.fit_run import DEFAULT, FitOptions, fit_run
+    from failsight.workflows.fit import DEFAULT, fit_run
+    from failsight.workflows.fit_ensemble import FitOptions
 
     options = FitOptions(alpha=alpha, seed=seed, controls=False)
     fitted = fit_run(store, target, options, RichReporter().note)
@@ -127,11 +127,12 @@ def _fit_own(store: Any, target: Path, alpha: float, seed: int) -> None:
 def _fit_log(store: Any, target: Path, options: Any) -> None:
     import time
 
-    from failsight.workflows.fit_log import fit_log, summarise_log
+    from failsight.workflows.fit import fit_log
+    from failsight.workflows.fit_summary import summarise_log
 
     began, note = time.monotonic(), RichReporter().note
     fitted = fit_log(store, target, options, note)
-    pooled = fitted.thresholds.pooled
+    pooled = fitted.calibrated.thresholds.pooled
     console.print(
         f"bundle {target}: alarm at evidence >= {pooled.threshold:.3f} where tasks are pooled, promised false-alarm rate "
         f"{options.alpha:g} from {pooled.successes} successes (95 % upper bound {pooled.alpha_upper:.3f})"

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +41,37 @@ _FILES = (*_COVERED, "fingerprint.json")
 ADAPTED = "adapted.json"
 
 
-def save_bundle(
-    folder: Path,
-    predictor: Any,
-    rule: TriggerRule,
-    thresholds: Thresholds,
-    specs: tuple[ActionSpec, ObservationSpec],
-    policy_fingerprint: str,
-    provenance: Mapping[str, Any],
-    signals: tuple[SignalColumn, ...] = (),
-    probability: ProbabilityMap | None = None,
-    band: Band | None = None,
-    usual: Usual | None = None,
-) -> None:
-    """Write the folder; `predictor` is any `StoredPredictor`, ours or of another package.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """What a bundle holds."""
 
-    `signals` are the columns it reads when they come with the step; empty when failsight computes them. `usual` says what
-    training knows of every signal; without it no single one is missed.
+    predictor: Any
+    """Any `StoredPredictor`, ours or of another package."""
+    rule: TriggerRule
+    thresholds: Thresholds
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+    policy: str
+    """Fingerprint of the policy it belongs to."""
+    provenance: Mapping[str, Any]
+    """What it was fitted on."""
+    signals: tuple[SignalColumn, ...] = ()
+    """The columns the predictor reads when they come with the step; empty when failsight computes them."""
+    probability: ProbabilityMap | None = None
+    """From evidence to p_fail; None: evidence is p_fail."""
+    band: Band | None = None
+    """The threshold is for deviations from it; None: for the evidence itself."""
+    usual: Usual | None = None
+    """What training knows of every signal; without it no single one is missed."""
+
+
+def save_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write the folder.
 
     Raises BundleError when a weight or figure is not finite; what was learned in use with an older bundle is dropped.
     """
-    stored = stored_name(predictor)
-    arrays = {key: np.array(array, order="C") for key, array in predictor.arrays.items()}
+    stored = stored_name(bundle.predictor)
+    arrays = {key: np.array(array, order="C") for key, array in bundle.predictor.arrays.items()}
     _require_finite(arrays, f"The {stored} predictor")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ADAPTED).unlink(missing_ok=True)
@@ -70,26 +79,30 @@ def save_bundle(
     config = {
         "bundle_version": BUNDLE_VERSION,
         "predictor": stored,
-        "trigger": asdict(rule),
-        "provenance": dict(provenance),
+        "trigger": asdict(bundle.rule),
+        "provenance": dict(bundle.provenance),
     }
     specs_json = {
-        "action": specs[0].as_dict(),
-        "observation": specs[1].as_dict(),
-        "signals": [column.as_dict() for column in signals],
+        "action": bundle.action_spec.as_dict(),
+        "observation": bundle.observation_spec.as_dict(),
+        "signals": [column.as_dict() for column in bundle.signals],
     }
     calibration = {
-        **thresholds.as_dict(),
-        "probability": None if probability is None else probability.as_dict(),
-        "band": None if band is None else band.as_dict(),
-        "usual": None if usual is None else usual.as_dict(),
+        **bundle.thresholds.as_dict(),
+        "probability": _stored(bundle.probability),
+        "band": _stored(bundle.band),
+        "usual": _stored(bundle.usual),
     }
     for name, data in (("config.json", config), ("calibration.json", calibration), ("specs.json", specs_json)):
         _write_json(folder / name, data)
-    size = int(predictor.hidden_size)
+    size = int(bundle.predictor.hidden_size)
     files = {name: _digest((folder / name).read_bytes()) for name in _COVERED}
-    whole = {"policy": policy_fingerprint, "hidden_size": size, "files": files}
+    whole = {"policy": bundle.policy, "hidden_size": size, "files": files}
     _write_json(folder / "fingerprint.json", {**whole, "bundle": _digest_of(whole)})
+
+
+def _stored(part: ProbabilityMap | Band | Usual | None) -> dict[str, Any] | None:
+    return None if part is None else part.as_dict()
 
 
 def _digest(data: bytes) -> str:

@@ -24,7 +24,7 @@ from failsight.recipes.studies.failure_head import run_failure_head
 from failsight.recipes.studies.lattice_ablation import run_lattice_ablation
 from failsight.recipes.studies.mobile_vla import run_mobile_vla
 from failsight.reports.html import write_report
-from failsight.workflows.fit_run import FitOptions
+from failsight.workflows.fit_ensemble import FitOptions
 from failsight.workflows.progress import Reporter
 
 

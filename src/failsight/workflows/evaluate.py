@@ -23,10 +23,11 @@ from failsight.evaluation.run_claims import TOP, clock_rows, constant_rows, prec
 from failsight.evaluation.scoring import replay
 from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
+from failsight.monitor.calibrate import first_trigger, judged_by
 from failsight.monitor.monitor import RiskMonitor
 from failsight.predictors.detectors import DETECTORS
 from failsight.workflows.bundle_metrics import read_metrics
-from failsight.workflows.fit_log import LogFitOptions, first_trigger, judged_by, read_data
+from failsight.workflows.fit import LogFitOptions, read_data
 
 
 def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:

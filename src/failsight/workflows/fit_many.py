@@ -24,7 +24,7 @@ from failsight.evaluation.protocols import PROTOCOLS, headline_cut, splits
 from failsight.evaluation.ranking import auc_estimate
 from failsight.predictors.detector import Detector
 from failsight.predictors.fit_ledger import LedgerOptions, fit_ledger, shared_weights
-from failsight.workflows.fit_log import LogFitOptions, fit_with, read_data
+from failsight.workflows.fit import LogFitOptions, fit_with, read_data
 
 
 def read_listing(path: Path) -> list[Path]:

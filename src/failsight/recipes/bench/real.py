@@ -28,7 +28,7 @@ from failsight.recipes.bench.options import BenchOptions, with_parts
 from failsight.recipes.bench.summary import summarise
 from failsight.reports.html import write_report
 from failsight.runtime.pool import run_pool
-from failsight.workflows.fit_log import read_data
+from failsight.workflows.fit import read_data
 from failsight.workflows.progress import Reporter
 
 LEAST = 5

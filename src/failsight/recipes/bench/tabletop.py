@@ -48,7 +48,8 @@ from failsight.reports.html import write_report
 from failsight.runtime.pool import run_pool
 from failsight.signals.bank import SIGNAL_COLUMNS, SIGNAL_NAMES
 from failsight.workflows.collect import CollectOptions, collect_run
-from failsight.workflows.fit_run import FitOptions, calibrate, choose_rule
+from failsight.workflows.fit import calibrate, choose_rule
+from failsight.workflows.fit_ensemble import FitOptions
 from failsight.workflows.plans import make_plan
 from failsight.workflows.progress import Reporter
 

@@ -28,7 +28,7 @@ from failsight.recipes.interventions.fork_records import read_records, record_js
 from failsight.recipes.interventions.judges import Judges, judges_of_bundle, judges_of_fit
 from failsight.recipes.interventions.options import ExperimentConfig
 from failsight.workflows.collect import CollectOptions, collect_run
-from failsight.workflows.fit_run import Fitted, fit_run
+from failsight.workflows.fit import Fitted, fit_run
 from failsight.workflows.fork_verdicts import keep_verdicts
 from failsight.workflows.forks import ArmPlan, ForkRecord, gate_from, run_forks
 from failsight.workflows.plans import make_plan

@@ -20,7 +20,7 @@ from failsight.monitor.calibration import Calibration
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.baselines import ClockPredictor, GroupRates, TaskPriorPredictor, group_rates
 from failsight.predictors.dataset import LabelledSequence
-from failsight.workflows.fit_run import DEFAULT, Fitted
+from failsight.workflows.fit import DEFAULT, Fitted
 from failsight.workflows.forks import ForkRecord
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from failsight.recipes.interventions.flags import ExperimentChoice
-from failsight.workflows.fit_run import FitOptions
+from failsight.workflows.fit_ensemble import FitOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
 from failsight.predictors.dataset import LabelledSequence, build_sequences
 from failsight.recipes.interventions.experiment import ExperimentResult
-from failsight.workflows.fit_run import DEFAULT
+from failsight.workflows.fit import DEFAULT
 from failsight.workflows.fork_verdicts import guard_counts
 from failsight.workflows.forks import ForkRecord, aa_flips, paired
 

@@ -32,7 +32,8 @@ from failsight.recipes.studies.study import Study
 from failsight.training.config import TrainConfig
 from failsight.training.options import FitConfig
 from failsight.workflows.collect import CollectOptions, collect_run
-from failsight.workflows.fit_run import DEFAULT, FitOptions, fit_run
+from failsight.workflows.fit import DEFAULT, fit_run
+from failsight.workflows.fit_ensemble import FitOptions
 from failsight.workflows.plans import make_plan
 from failsight.workflows.progress import Reporter, ticking
 from failsight.workflows.train import note_success
