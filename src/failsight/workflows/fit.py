@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -45,8 +45,10 @@ from failsight.predictors.dataset import (
 from failsight.predictors.detector import Detector, FitData
 from failsight.predictors.find_detector import find_detector
 from failsight.workflows.bundle_metrics import drop_metrics, held_out_metrics, save_metrics
-from failsight.workflows.fit_ensemble import FitOptions, fit_baselines, fit_ensembles, note_signals
 from failsight.workflows.log_thresholds import provisional_threshold
+
+if TYPE_CHECKING:
+    from failsight.workflows.fit_ensemble import FitOptions
 
 DEFAULT = "recurrent"
 _CALIBRATE = 0.30
@@ -191,6 +193,12 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
     Raises CalibrationError when the run is too small or one-sided for the promised rate, EpisodeDataError when it has no
     scored episode.
     """
+    from failsight.workflows.fit_ensemble import (  # torch, which logs need not
+        fit_baselines,
+        fit_ensembles,
+        note_signals,
+    )
+
     note("computing signals")
     options = replace(options, rule=options.rule.at(run.meta.action_spec.rate_hz))
     own = read(read_data(run), run, options.seed)
