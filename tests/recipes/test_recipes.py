@@ -50,7 +50,7 @@ def test_wrong_names_offer_the_right_ones(call, message):
 
 
 def test_the_table_of_recipes_is_what_the_readme_says():
-    assert set(RECIPES) == {"demo", "tabletop-paper", "smoke"}
+    assert set(RECIPES) == {"demo", "tabletop-paper", "smoke", "interventions"}
     assert set(TRAIN_RECIPES) == {"tabletop", "tabletop-weak", "tabletop-smoke"}
 
 
