@@ -42,16 +42,21 @@ class Sim(Protocol):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Start an episode; `options={"key": EpisodeKey}` decides it completely."""
+        """Start an episode; `options={"key": EpisodeKey}` decides it completely. Returns observation and info.
+
+        The observation holds `observation.state` (S,) float32, in the units its names end in, and
+        `observation.images.<camera>` (H, W, 3) uint8, unless the simulator was told to draw only when asked.
+        """
 
     def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
-        """One control tick; `info["success"]`, and `info["is_success"]` for other libraries, say whether the goal holds.
+        """One control tick of `action` (A,), as in `action_spec`: observation, reward, terminated, truncated, info.
 
-        The observation carries the state only.
+        `info["success"]`, and `info["is_success"]` for other libraries, say whether the goal holds. The observation is
+        that of `reset`: `observation.state` (S,) float32, and images unless they are drawn only when asked.
         """
 
     def observe(self) -> dict[str, Array]:
-        """The full observation of the present state, images included."""
+        """The full observation of the present state: `observation.state` (S,), and (H, W, 3) uint8 of every camera."""
 
     def events(self) -> list[Event]:
         """Events since the last call."""
@@ -74,10 +79,10 @@ class Robot(Protocol):
     observation_spec: ObservationSpec
 
     def observe(self) -> Observation:
-        """The full observation, and under `time_s` () the second at which it was made."""
+        """The full observation, and under `time_s` () the second at which it was made; any part may be missing."""
 
     def send(self, action: Array) -> None:
-        """Command (A,) for one control tick."""
+        """Command (A,) float32 in the units of `action_spec` for one control tick."""
 
     def stop(self, reason: str) -> None:
         """Request a stop; the emergency stop is hardware."""
@@ -101,7 +106,7 @@ class Policy(Protocol):
         """Another instruction in the middle of the episode; memory and random key stay."""
 
     def infer(self, observation: Observation, step: int) -> PolicyOutput:
-        """One inference for the observation at control step `step`."""
+        """One inference for the observation at control step `step`: `chunk` (H, A) in the units of `action_spec`."""
 
     def save_state(self) -> bytes:
         """All that `reset` sets and `infer` reads: instruction, random key, memory."""
@@ -129,7 +134,7 @@ class Signal(Protocol):
         """Forget the episode."""
 
     def update(self, step: Step, out: Array) -> None:
-        """Write this tick's values into `out` (len(names),)."""
+        """Write this tick's values, in `units`, into `out` (len(names),) float64; NaN: this tick has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +158,7 @@ class Labeler(Protocol):
     name: str
 
     def label(self, task: str, states: Array, actions: Array, events: Sequence[Event], success: bool) -> Labels:
-        """Labels of an episode of `task` with states (T, S) and actions (T, A)."""
+        """Labels of an episode of `task`: states (T, S), each measured before its action of (T, A), and its events."""
 
 
 class Predictor(Protocol):
@@ -163,13 +168,16 @@ class Predictor(Protocol):
         """Start an episode."""
 
     def update(self, signals: Array, hidden: Array | None) -> Risk:
-        """Risk after one more tick."""
+        """Risk after one more tick: `signals` (S,), NaN where one is missing; `hidden` (D,), None where there is none.
+
+        Raises BundleError when it reads hidden states and gets none, or one of another length.
+        """
 
     def save_state(self) -> Mapping[str, Array]:
-        """Memory of the running episode."""
+        """Memory of the running episode: named arrays of any shape, `()` for a number, that later ticks leave alone."""
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Restore it."""
+        """Go on from what `save_state` gave, after `reset` with the same task: same names and shapes, `()` or (S,)."""
 
 
 class StoredPredictor(Predictor, Protocol):
@@ -191,10 +199,10 @@ class Monitor(Protocol):
         """Judge one tick."""
 
     def save_state(self) -> Mapping[str, Array]:
-        """Memory of the running episode."""
+        """Memory of the running episode: named arrays of any shape, `()` for one number."""
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Restore it."""
+        """Go on from what `save_state` gave, after `reset` with the same task: same names and shapes, `()` or (S,)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -204,9 +212,11 @@ class Context:
     step: int
     horizon: int
     state: Array
+    """(S,) float32 of this step."""
     path: Sequence[Array]
-    """States of all earlier steps, oldest first."""
+    """States (S,) of all earlier steps, oldest first."""
     last_action: Array
+    """(A,) the last command; before there is one, what holds the robot where it was measured."""
     action_spec: ActionSpec
     observation_spec: ObservationSpec
 

@@ -110,9 +110,11 @@ def read_count(value: Any, where: str, low: int = 0, high: int = _LARGEST) -> in
 
 
 def read_array(value: Any, where: str, shape: tuple[int | None, ...], *, finite: bool = True) -> Array:
-    """A float32 array of exactly `shape` (None: any length of at least 1); nothing broadcasts, nothing is cut.
+    """A float32 array of exactly `shape`, (T,) or more (None: any length of at least 1); nothing broadcasts or is cut.
 
     Args: finite: refuse NaN, infinity and what float32 cannot hold; False: those become NaN, which means missing.
+
+    Raises EpisodeDataError for another shape, rows that differ in length, what is no number, and what is not finite.
     """
     try:
         array = np.asarray(value)
@@ -139,7 +141,8 @@ def read_array(value: Any, where: str, shape: tuple[int | None, ...], *, finite:
 def read_picture(value: Any, where: str) -> Array:
     """(H, W, 3) uint8 from uint8, whole numbers 0 to 255, or floats in [0, 1] (times 255, rounded).
 
-    (3, H, W) is turned. Floats that are not whole and exceed 1, negative values, NaN and other shapes are refused.
+    (3, H, W) is turned. Raises EpisodeDataError for floats that are not whole and exceed 1, negative values, NaN and
+    other shapes.
     """
     try:
         array = np.asarray(value)
@@ -161,7 +164,10 @@ def read_picture(value: Any, where: str) -> Array:
 
 
 def read_pictures(value: Any, where: str) -> Array:
-    """(T, H, W, 3) uint8, `read_picture` for a whole episode: its range is judged over all frames, never frame by frame."""
+    """(T, H, W, 3) uint8, `read_picture` for a whole episode: its range is judged over all frames, never one by one.
+
+    Raises EpisodeDataError naming the frame.
+    """
     array = np.asarray(value)
     if array.ndim == 4 and array.shape[1] == 3 and array.shape[3] != 3:
         array = array.transpose(0, 2, 3, 1)
@@ -201,7 +207,7 @@ def require_distinct(values: Iterable[Hashable], where: str, what: str) -> None:
 
 
 def require_increasing(values: Array, where: str, what: str = "time") -> None:
-    """Refuse (T,) values that are not finite or do not grow strictly."""
+    """Raises EpisodeDataError for (T,) values that are not finite or do not grow strictly."""
     array = np.asarray(values, np.float64)
     if not np.isfinite(array).all():
         at = int(np.argmin(np.isfinite(array)))

@@ -16,7 +16,7 @@ _MAGIC = b"FSST"
 
 
 def pack_state(values: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
-    """JSON-able `values` and named `arrays` as one byte string; floats survive exactly.
+    """JSON-able `values` and named `arrays` (...) of any shape as one byte string; floats survive exactly.
 
     >>> unpack_state(pack_state({"step": 3}, {"q": np.arange(2.0)}))[0]
     {'step': 3}
@@ -28,7 +28,10 @@ def pack_state(values: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
 
 
 def unpack_state(state: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Inverse of `pack_state`. Raises EpisodeDataError when the bytes are not a whole saved state."""
+    """Inverse of `pack_state`; the arrays (...) have their shapes again, and are copies.
+
+    Raises EpisodeDataError when the bytes are not a whole saved state.
+    """
     if state[:4] != _MAGIC:
         raise EpisodeDataError("These bytes are not a saved state of failsight.")
     try:

@@ -158,7 +158,7 @@ class PolicyOutput:
 
 
 def to_half(values: Array) -> Array:
-    """float16, NaN where a value is not finite or beyond float16.
+    """float16 of the same shape (...), NaN where a value is not finite or beyond float16.
 
     >>> to_half(np.array([1.0, 1e5, -np.inf])).tolist()
     [1.0, nan, nan]

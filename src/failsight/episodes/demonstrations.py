@@ -169,7 +169,7 @@ class DemonstrationSet:
 
 
 def check_actions(name: str, actions: Array, spec: ActionSpec) -> None:
-    """Raises EpisodeDataError when actions have another width or lie outside their declared range."""
+    """Raises EpisodeDataError when actions (T, A) have another width or lie outside their declared range."""
     if actions.shape[1] != len(spec.dimensions):
         raise EpisodeDataError(
             f"Episode {name} has {actions.shape[1]} action dimensions and the data set {len(spec.dimensions)} "

@@ -126,7 +126,10 @@ class Video:
 
 
 def embedded(value: Any, root: Path, size: tuple[int, int], where: str) -> Array:
-    """(H, W, 3) uint8 of one `image` value, {bytes, path}: its bytes, else the file it names inside the data set."""
+    """(H, W, 3) uint8 of one `image` value, {bytes, path}: its bytes, else the file it names inside the data set.
+
+    Raises EpisodeDataError when there is none, it cannot be decoded, or its height and width are not `size`.
+    """
     data, name = (value or {}).get("bytes"), (value or {}).get("path")
     if data is None and name:
         data = _beside(root, str(name), where)

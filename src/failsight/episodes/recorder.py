@@ -81,7 +81,12 @@ class EpisodeRecorder:
             self.add_verdict(row)
 
     def add(self, step: Step, executed: Array, success: bool, done: bool, images: Mapping[str, Array]) -> None:
-        """Record one control step: what was seen, what the policy said, what was executed."""
+        """Record one control step: what was seen, what the policy said, what was executed.
+
+        `executed` (A,) is what was sent, in the units of the action spec; `images` are the (H, W, 3) uint8 pictures from
+        before the action. Raises EpisodeDataError for a state or action that is not finite, or when parts of the policy
+        output come or go.
+        """
         output = step.output
         row: dict[str, Array] = {
             "observation.state": step.state,

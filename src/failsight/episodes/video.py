@@ -59,7 +59,7 @@ class VideoWriter:
         self._stream.codec_context.time_base = 1 / rate
 
     def add(self, image: Array) -> None:
-        """Append one frame. Raises StorageError when the disk refuses."""
+        """Append one frame (H, W, 3) uint8. Raises StorageError when the disk refuses."""
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame.pts = self._count
         self._count += 1

@@ -17,7 +17,10 @@ SIZES = (10, 20, 50, 200)
 
 
 def threshold_at(statistics: Array, alpha: float) -> float:
-    """Split-conformal threshold: just above the ceil((n + 1)(1 - alpha))-th smallest; infinite when n is too small."""
+    """Split-conformal threshold of `statistics` (n,): just above the ceil((n + 1)(1 - alpha))-th smallest.
+
+    Infinite when n is too small for `alpha`.
+    """
     n = len(statistics)
     rank = math.ceil((n + 1) * (1 - alpha) - 1e-9)
     return float(np.nextafter(np.sort(statistics)[rank - 1], np.inf)) if rank <= n else float("inf")
@@ -52,7 +55,7 @@ class Alarm(NamedTuple):
 
 
 def first_alarm(scores: Array, threshold: float) -> int | None:
-    """First step at or above the threshold."""
+    """First step of `scores` (T,) at or above the threshold; None when there is none."""
     hits = np.flatnonzero(scores >= threshold)
     return int(hits[0]) if len(hits) else None
 
@@ -88,13 +91,16 @@ def _f1(truth: Array, said: Array) -> float | None:
 
 
 def precision_at(scores: Array, failed: Array, count: int) -> Estimate:
-    """Share of failures among the `count` highest scores (at most all of them)."""
+    """Share of failures, `failed` (N,) bool, among the `count` highest of `scores` (N,) (at most all of them)."""
     top = np.argsort(-scores, kind="stable")[: min(count, len(scores))]
     return proportion(int(failed[top].sum()), len(top))
 
 
 def average_precision(scores: Array, failed: Array) -> float:
-    """Area under precision over recall; chance is the prevalence, so print that beside it. NaN without failures."""
+    """Area under precision over recall of `scores` (N,) for `failed` (N,) bool; NaN without failures.
+
+    Chance is the prevalence, so print that beside it.
+    """
     if not failed.any():
         return float("nan")
     order = np.argsort(-scores, kind="stable")

@@ -14,7 +14,10 @@ _BINS = 10
 
 
 def calibration_error(p: Array, failed: Array, bins: int = _BINS) -> float:
-    """Mean gap between predicted and observed failure rate over bins of equal mass; NaN with fewer episodes than bins."""
+    """Mean gap between `p` (N,) and the failure rate, `failed` (N,) bool, over bins of equal mass.
+
+    NaN with fewer episodes than bins.
+    """
     if len(p) < bins:
         return float("nan")
     parts = np.array_split(np.argsort(p, kind="stable"), bins)
@@ -22,13 +25,16 @@ def calibration_error(p: Array, failed: Array, bins: int = _BINS) -> float:
 
 
 def perfect_reading(p: Array, draws: int = 200, bins: int = _BINS) -> float:
-    """What the calibration error reads for outcomes drawn from `p` itself: no model can be told from this one below it."""
+    """What the calibration error reads for outcomes drawn from `p` (N,) itself: no model can be told from it below."""
     rng = keyed_rng("perfect", len(p))
     return float(np.mean([calibration_error(p, rng.random(len(p)) < p, bins) for _ in range(draws)]))
 
 
 def brier_parts(p: Array, failed: Array, bins: int = _BINS) -> dict[str, float]:
-    """Brier score = reliability - resolution + uncertainty (+ what binning hides). Murphy 1973."""
+    """Brier score of p (N,) for `failed` (N,) bool = reliability - resolution + uncertainty (+ what binning hides).
+
+    Murphy 1973.
+    """
     y = failed.astype(float)
     base = y.mean()
     parts = np.array_split(np.argsort(p, kind="stable"), min(bins, len(p)))
@@ -43,7 +49,10 @@ def brier_parts(p: Array, failed: Array, bins: int = _BINS) -> dict[str, float]:
 
 
 def calibration_table(p: Array, failed: Array, strata: list[str], key: str) -> dict[str, Any]:
-    """Calibration error with its interval, what a perfect model would read, and the Brier parts."""
+    """Calibration error with its interval, what a perfect model would read, and the Brier parts.
+
+    Args: p: (N,), NaN is left out; failed: (N,) bool; strata: N labels for the bootstrap; key: its random key.
+    """
     known = np.isfinite(p)
     p, failed = p[known], failed[known]
     if len(p) < _BINS:

@@ -49,7 +49,7 @@ _TYPE_STEPS = 80
 
 
 def auc(scores: Array, failed: Array) -> float:
-    """Area under the ROC curve through ranks; NaN when a class is empty.
+    """Area under the ROC curve of `scores` (N,) for `failed` (N,) bool through ranks; NaN when a class is empty.
 
     >>> auc(np.array([0.1, 0.9]), np.array([False, True]))
     1.0
@@ -62,7 +62,10 @@ def auc(scores: Array, failed: Array) -> float:
 
 
 def within_auc(scores: Array, failed: Array, groups: Array) -> float:
-    """AUC over pairs of the same group only, weighted by the number of pairs; NaN when no group has both classes."""
+    """AUC over pairs of the same group only, weighted by the number of pairs; NaN when no group has both classes.
+
+    Args: scores: (N,); failed: (N,) bool; groups: (N,) what each belongs to.
+    """
     total, weight = 0.0, 0
     for group in np.unique(groups):
         rows = groups == group

@@ -142,7 +142,7 @@ class F1Table(NamedTuple):
 
 
 def f1_table(table: Array) -> F1Table:
-    """Precision (0 when never said), recall and F1 = 2 hits / (said + occurred) from a confusion table."""
+    """Precision (0 when never said), recall and F1 = 2 hits / (said + occurred) from a confusion table (5, 5)."""
     hit, answered, occurred = np.diag(table).astype(float), table.sum(0), table.sum(1)
     there = np.where(occurred > 0, 1.0, np.nan)
     return F1Table(
@@ -153,7 +153,7 @@ def f1_table(table: Array) -> F1Table:
 
 
 def macro_f1(truth: Array, answered: Array) -> float:
-    """Mean F1 over the classes that occur; NaN without an episode."""
+    """Mean F1 over the classes that occur, indices into `CLASSES` (N,) and (N,); NaN without an episode."""
     f1 = f1_table(confusion(truth, answered)).f1
     return float(np.nanmean(f1)) if np.isfinite(f1).any() else float("nan")
 

@@ -51,7 +51,7 @@ def bootstrap(
     """Percentile bootstrap over units, resampled within their stratum.
 
     Args:
-        statistic: function of unit indices (n,), may return NaN.
+        statistic: function of unit indices (N,), may return NaN.
         strata: stratum of every unit.
         key: random key, so that the interval can be reproduced.
         draws: number of resamples.

@@ -162,7 +162,7 @@ def map_of(
     held: Sequence[Array],
     kind: Literal["platt", "isotonic"] = "platt",
 ) -> ProbabilityMap:
-    """Probability map from the evidence `held` of validation episodes, with task histories of the training ones."""
+    """Probability map from the evidence `held` (T,) of each validation episode, with task histories of training."""
     histories = task_histories([s.task for s in train], [s.failed for s in train], [len(s.signals) for s in train])
     good = [len(s.signals) for s in train if not s.failed] or [len(s.signals) for s in train]
     usual = float(np.median(good))

@@ -44,7 +44,7 @@ class EpisodeFacts(NamedTuple):
 
 
 def select_facts(facts: EpisodeFacts, rows: Array) -> EpisodeFacts:
-    """Facts of some episodes: indices or a mask."""
+    """Facts of some episodes: `rows` are indices (M,) or a mask (N,) bool."""
     return EpisodeFacts(
         task=facts.task[rows],
         failed=facts.failed[rows],
@@ -188,7 +188,7 @@ def _leave_tasks_out(facts: EpisodeFacts, most: int = 10) -> list[Split]:
 
 
 def task_groups(facts: EpisodeFacts, count: int) -> list[Array]:
-    """The tasks in `count` keyed groups. Raises EpisodeDataError with fewer than 3 tasks."""
+    """The tasks in `count` keyed groups, each (G,) of names. Raises EpisodeDataError with fewer than 3 tasks."""
     tasks = np.unique(facts.task)
     if len(tasks) < 3:
         raise EpisodeDataError(f"Leaving tasks out needs at least 3 of them; the run has {len(tasks)}.")
@@ -196,7 +196,7 @@ def task_groups(facts: EpisodeFacts, count: int) -> list[Array]:
 
 
 def without_tasks(facts: EpisodeFacts, tasks: Array, key: int) -> Split:
-    """Train on all other tasks, test on these."""
+    """Train on all other tasks, test on `tasks` (G,)."""
     away = np.isin(facts.task, tasks)
     return _train_on(facts, np.flatnonzero(~away), np.flatnonzero(away), key, unseen=True)
 
@@ -245,7 +245,7 @@ def declared_cut(facts: EpisodeFacts, share: float) -> Array:
 
 
 def shortest_cut(facts: EpisodeFacts) -> Array:
-    """SAFE's: length of the shortest episode of the task, over all episodes, test included."""
+    """SAFE's: (N,) steps, length of the shortest episode of the task, over all episodes, test included."""
     return np.array([facts.length[facts.task == task].min() for task in facts.task])
 
 
@@ -255,7 +255,10 @@ def moment_steps(facts: EpisodeFacts, moment: str) -> Array:
 
 
 def longest_test_cut(facts: EpisodeFacts, test: Array, share: float) -> Array:
-    """ActProbe's: a share of the longest test episode of the task; leaks whether the test holds a failure."""
+    """ActProbe's: (N,) steps, a share of the longest episode of the task among `test` (M,), indices.
+
+    It leaks whether the test holds a failure.
+    """
     cut = declared_cut(facts, share)
     for task in np.unique(facts.task[test]):
         mine = test[facts.task[test] == task]
@@ -264,8 +267,9 @@ def longest_test_cut(facts: EpisodeFacts, test: Array, share: float) -> Array:
 
 
 def up_to(scores: Array, cut: int, first: int) -> float:
-    """Largest score from step `first` to before `cut`; the last step there is when the episode is shorter. NaN when the
-    detector could not tell at any of them.
+    """Largest of `scores` (T,) from step `first` to before `cut`; the last step there is when the episode is shorter.
+
+    NaN when the detector could not tell at any of them.
     """
     end = min(cut, len(scores))
     return float(np.fmax.reduce(scores[min(first, end - 1) : end]))

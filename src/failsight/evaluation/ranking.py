@@ -65,7 +65,7 @@ def auc_draws(rankings: Sequence[Ranking], weights: Array, within: bool) -> Arra
 
 
 def auc_estimate(rankings: Sequence[Ranking], weights: Array, within: bool = False) -> Estimate:
-    """Mean AUC over the test sets in points (0-100) with its bootstrap interval."""
+    """Mean AUC over the test sets in points (0-100), with its interval from `weights` (B, N)."""
     ones = np.ones((1, weights.shape[1]), np.float32)
     value = float(auc_draws(rankings, ones, within)[0])
     units = np.unique(np.concatenate([r.unit for r in rankings])) if rankings else np.zeros(0)
@@ -75,7 +75,7 @@ def auc_estimate(rankings: Sequence[Ranking], weights: Array, within: bool = Fal
 def difference(
     a: Sequence[Ranking], b: Sequence[Ranking], weights: Array, within: bool = False
 ) -> tuple[Estimate, float]:
-    """Paired difference a - b in points with its interval, and the two-sided bootstrap p-value."""
+    """Paired difference a - b in points, its interval from `weights` (B, N), and the two-sided bootstrap p-value."""
     ones = np.ones((1, weights.shape[1]), np.float32)
     value = float(auc_draws(a, ones, within)[0] - auc_draws(b, ones, within)[0])
     draws = auc_draws(a, weights, within) - auc_draws(b, weights, within)
@@ -88,7 +88,7 @@ def difference(
 
 
 def interval(value: float, draws: Array, n: int, scale: float = 1.0) -> Estimate:
-    """Percentile interval of bootstrap draws."""
+    """Percentile interval of bootstrap `draws` (B,); unbounded (NaN) with fewer than 20 that are finite."""
     kept = draws[np.isfinite(draws)]
     if len(kept) < 20 or not np.isfinite(value):
         return Estimate(value=scale * value, low=float("nan"), high=float("nan"), n=n)

@@ -49,7 +49,7 @@ def join(parts: Sequence[TimeRows]) -> TimeRows:
 
 
 def kept_steps(sequence: LabelledSequence) -> Array:
-    """Steps before the onset (all of a success), every fifth."""
+    """(K,) steps before the onset (all of a success), every fifth."""
     end = len(sequence.signals) if sequence.onset is None else sequence.onset
     return np.arange(0, end, EVERY)
 

@@ -64,7 +64,7 @@ class Guard:
         return note
 
     def finite(self, action: Array | None, last: Array) -> Array:
-        """The action, or a hold when it is not finite, of another shape or None.
+        """(A,) the action, or a hold from `last` (A,) when it is not finite, of another shape or None.
 
         For whoever looks at a planned action; it counts only when it is to be sent: see `check`.
         """

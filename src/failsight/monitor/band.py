@@ -55,7 +55,7 @@ class Band:
 
 
 def fit_band(curves: Sequence[Array]) -> Band:
-    """Mean and spread per step over successful episodes still running, held once fewer than three are left."""
+    """Mean and spread per step over `curves` (T,) of successes still running, held once fewer than three are left."""
     overall = max(float(np.concatenate(curves).std()), 1e-9)
     means, spreads = list[float](), list[float]()
     for t in range(max(map(len, curves))):

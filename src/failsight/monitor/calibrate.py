@@ -46,7 +46,7 @@ def judged_by(band: Band | None, evidence: Array) -> Array:
 
 
 def first_trigger(judged: Array, rule: TriggerRule, threshold: float) -> int | None:
-    """First step at which the trigger is on."""
+    """First step of the scores `judged` (T,) at which the trigger is on; None when it never is."""
     trigger = Trigger(rule, threshold)
     return next((t for t, value in enumerate(judged) if trigger.update(float(value))), None)
 

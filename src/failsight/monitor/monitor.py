@@ -38,10 +38,10 @@ class Bank(Protocol):
         """(S,) signals of this step."""
 
     def save_state(self) -> dict[str, Array]:
-        """Memory of the running episode."""
+        """Memory of the running episode: named arrays of any shape, `()` for one number."""
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Restore it."""
+        """Go on from what `save_state` gave: the same names, each of its shape, `()` or (S,)."""
 
 
 class LoggedSignals:
@@ -213,7 +213,7 @@ class RiskMonitor:
         return f"{kind} likely, p_fail {risk.p_fail:.2f} >= {self._trigger.threshold:.2f}"
 
     def save_state(self) -> dict[str, Array]:
-        """Memory of the running episode."""
+        """Memory of the running episode: that of every part under `<part>/...`, and `scalars` (6,)."""
         parts = {
             "bank": self._bank.save_state(),
             "predictor": self.predictor.save_state(),

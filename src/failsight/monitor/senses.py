@@ -113,7 +113,10 @@ class Senses:
         return f"step {record.index} came twice or too late: step {self._next} is due"
 
     def look(self, record: Step, signals: Array) -> tuple[str, str]:
-        """(what cannot be judged from, what makes the judgement doubtful) at this step, each empty when there is none."""
+        """(what cannot be judged from, what makes the judgement doubtful) at this step, each empty when there is none.
+
+        `signals` (S,) are this step's, NaN where one is missing.
+        """
         if record.replan:
             self._output = _broken_output(record)
         self._move(record)
@@ -186,7 +189,7 @@ class Senses:
         return f"signals are stuck at one value: {', '.join(held)}"
 
     def save_state(self) -> dict[str, Array]:
-        """Memory of the running episode."""
+        """Memory of the running episode: `scalars` (5,), `signals`, `runs` (S,), `state` as bytes, `command` (A,)."""
         state = {
             "scalars": np.array([self._next, self._frozen, self._time_s, self._moving, self._output != ""]),
             "signals": self._last_signals.copy(),

@@ -34,7 +34,10 @@ def require_known(name: str) -> None:
 
 
 def make_predictor(name: str, arrays: Mapping[str, Array]) -> StoredPredictor:
-    """The predictor from what it learned. Raises BundleError for a class that is no predictor or refuses the arrays."""
+    """The predictor from what it learned, named arrays (...) whose shapes its class states.
+
+    Raises BundleError for a class that is no predictor or refuses the arrays.
+    """
     if name in PREDICTORS:
         made: StoredPredictor = load(PREDICTORS[name])(arrays)
         return made

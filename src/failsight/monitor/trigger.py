@@ -99,18 +99,18 @@ class Trigger:
         return self.threshold - (1 - self._rule.release_ratio) * abs(self.threshold)
 
     def save_state(self) -> dict[str, Array]:
-        """Memory of the running episode."""
+        """Memory of the running episode: `recent` (N,) scores of the window and `scalars` (4,)."""
         return {"recent": np.array(self._recent), "scalars": np.array([self._at, self._below, self.on, self.statistic])}
 
     def load_state(self, state: dict[str, Array]) -> None:
-        """Restore it."""
+        """Go on from what `save_state` gave: `recent` (N,) and `scalars` (4,)."""
         self._recent[:] = state["recent"].tolist()
         at, below, on, statistic = state["scalars"]
         self._at, self._below, self.on, self.statistic = int(at), int(below), bool(on), float(statistic)
 
 
 def episode_statistic(scores: Array, rule: TriggerRule) -> float:
-    """Largest trigger statistic of an episode: the trigger fires exactly when it reaches the threshold.
+    """Largest trigger statistic of `scores` (T,): the trigger fires exactly when it reaches the threshold.
 
     -inf for an episode shorter than `needed` ticks (it cannot fire).
     """

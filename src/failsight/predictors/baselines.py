@@ -44,7 +44,7 @@ class ClockPredictor:
         return Risk(p_fail=p_fail, type=np.full(len(FAILURE_TYPES), p_fail / 4))
 
     def save_state(self) -> dict[str, Array]:
-        """The step."""
+        """`step` ()."""
         return {"step": np.array(self._step)}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -102,7 +102,7 @@ class TaskPriorPredictor:
         return Risk(p_fail=self._p_fail, type=np.full(len(FAILURE_TYPES), self._p_fail / 4))
 
     def save_state(self) -> dict[str, Array]:
-        """Nothing beyond the task."""
+        """`p_fail` (); nothing beyond the task."""
         return {"p_fail": np.array(self._p_fail)}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -141,7 +141,7 @@ class TaskClockPredictor:
         return Risk(p_fail=float("nan"), evidence=self._step / self._usual)
 
     def save_state(self) -> dict[str, Array]:
-        """The step."""
+        """`step` ()."""
         return {"step": np.array(self._step)}
 
     def load_state(self, state: Mapping[str, Array]) -> None:

@@ -91,7 +91,7 @@ class BlendPredictor:
         return Risk(p_fail=float("nan"), evidence=sum(self.terms(signals, hidden).values()))
 
     def terms(self, signals: Array, hidden: Array | None) -> dict[str, float]:
-        """One more step, as the terms that add up to the evidence."""
+        """One more step, `signals` (S,) and `hidden` (D,) or None, as the terms that add up to the evidence."""
         raw = {name: evidence_of(name, member.update(signals, hidden)) for name, member in self.members.items()}
         self.shown = {n: (value - self._scales[n][0]) / self._scales[n][1] / self._root for n, value in raw.items()}
         return self.shown

@@ -44,7 +44,7 @@ class DistancePredictor:
         self._total, self._steps = 0.0, 0
 
     def update(self, signals: Array, hidden: Array | None) -> Risk:
-        """Score after one more step."""
+        """Score after one more step. Raises BundleError unless `hidden` is (D,) of the size it was fitted on."""
         if hidden is None or len(hidden) != self.hidden_size:
             found = "none" if hidden is None else str(len(hidden))
             raise BundleError(f"This detector needs a hidden state of size {self.hidden_size}; it got {found}.")
@@ -56,13 +56,13 @@ class DistancePredictor:
         return Risk(p_fail=float("nan"), evidence=self._total / self._steps)
 
     def distance(self, value: Array, references: Array) -> float:
-        """Mean Euclidean distance to the nearest references."""
+        """Mean Euclidean distance of `value` (C,) to the nearest of `references` (R, C)."""
         square = np.maximum(self._lengths[id(references)] - 2 * (references @ value) + value @ value, 0)
         count = min(self.neighbours, len(square))
         return float(np.sqrt(np.partition(square, count - 1)[:count]).mean())
 
     def save_state(self) -> dict[str, Array]:
-        """Sum and number of steps."""
+        """`sum` (2,): of the differences, and the number of steps."""
         return {"sum": np.array([self._total, self._steps])}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -82,7 +82,7 @@ class CosineKnn(DistancePredictor):
     name = "cosine-knn"
 
     def distance(self, value: Array, references: Array) -> float:
-        """1 - mean cosine."""
+        """1 - mean cosine of `value` (C,) with the nearest of `references` (R, C)."""
         cosine = references @ (value / max(float(np.linalg.norm(value)), 1e-6))
         count = min(self.neighbours, len(cosine))
         return float(1 - np.partition(cosine, -count)[-count:].mean())
@@ -101,7 +101,7 @@ class Mahalanobis(DistancePredictor):
     name = "mahalanobis"
 
     def distance(self, value: Array, references: Array) -> float:
-        """Mahalanobis distance."""
+        """Mahalanobis distance of `value` (C,); `references` (C + 1, C): whitening matrix, then mean."""
         y = references[:-1] @ (value - references[-1])
         return float(np.sqrt(y @ y))
 

@@ -52,11 +52,11 @@ class RunningEvidence:
         return np.stack([self._sum, self._fast, self._slow, self._square, np.full(self._sum.shape, float(self._steps))])
 
     def load_state(self, state: Array) -> None:
-        """Inverse of `save_state`."""
+        """Inverse of `save_state`, (5, ...)."""
         self._sum, self._fast, self._slow, self._square = (part.copy() for part in state[:4])
         self._steps = int(state[4].flat[0]) if state[4].size else 0
 
 
 def clipped(z: Array) -> Array:
-    """Standardised values within +-4; what is missing carries no evidence: 0, the usual value."""
+    """Standardised values (...) within +-4; what is missing carries no evidence: 0, the usual value."""
     return np.asarray(np.clip(np.nan_to_num(z, nan=0.0, posinf=CLIP, neginf=-CLIP), -CLIP, CLIP))

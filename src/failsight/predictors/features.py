@@ -68,7 +68,10 @@ class Whitening:
         )
 
     def apply(self, signals: Array, hidden: Array | None) -> Array:
-        """(..., S + D) float32 inputs; what is not finite becomes 0, the mean of the training data."""
+        """(..., S + D) float32 inputs; what is not finite becomes 0, the mean of the training data.
+
+        Raises EpisodeDataError for a hidden state that is missing or of another size.
+        """
         raw = np.empty((*signals.shape[:-1], len(self.mean)), np.float32)
         raw[..., : self.signals] = log_signals(signals, self.log)
         if self.hidden:
@@ -81,7 +84,7 @@ class Whitening:
         return self.standardise(raw)
 
     def standardise(self, raw: Array) -> Array:
-        """In place: what is missing takes the mean, then standardise and clip."""
+        """(..., S + D) in place: what is missing takes the mean, then standardise and clip."""
         missing = ~np.isfinite(raw)
         with np.errstate(invalid="ignore", over="ignore"):  # a value near the end of float32 is clipped next
             raw -= self.mean

@@ -73,8 +73,8 @@ def fit_ledger(
 ) -> LedgerPredictor:
     """Fit on training episodes with signals named `columns`; the same inputs give bit-equal arrays.
 
-    Members whose input is missing (no hidden states, no chunk error) are left out. `weights` of the signal member, when
-    given, are used as they are: learned on other policies, while everything is standardised on this one.
+    Members whose input is missing (no hidden states, no chunk error) are left out. `weights` (4 S,) of the signal
+    member, when given, are used as they are: learned on other policies, while everything is standardised on this one.
 
     Raises EpisodeDataError when nothing is left.
     """
@@ -107,8 +107,8 @@ def fit_ledger(
 def shared_weights(
     sources: Sequence[tuple[Sequence[LabelledSequence], Sequence[str]]], options: LedgerOptions
 ) -> Array:
-    """One set of signal weights from several policies, each standardised on itself; `options.only` names the signals
-    they have in common, which must be in the same order everywhere.
+    """(4 S,) one set of signal weights from several policies, each standardised on itself; `options.only` names the S
+    signals they have in common, which must be in the same order everywhere.
     """
     parts = []
     for train, columns in sources:

@@ -61,7 +61,7 @@ def positive_weights(y: Tensor) -> Tensor:
 
 
 def salus_loss(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Mean over steps and types of the BCE, positive steps weighted."""
+    """Mean () over steps and types of the BCE of logits and `y`, (N, 4) each; positive steps count `weight` (4,)."""
     return F.binary_cross_entropy_with_logits(logits, y, pos_weight=weight)
 
 

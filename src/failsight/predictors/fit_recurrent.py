@@ -118,7 +118,8 @@ def type_weights(sequences: Sequence[LabelledSequence]) -> Array:
 def loss_of(out: Tensor, part: Padded) -> Tensor:
     """Hazard likelihood + dimension BCE, weighted mean over steps, + type cross-entropy around the onset of failures.
 
-    Where nobody knows when an episode was lost, the hazards are only asked to add up to its failure.
+    `out` is (N, T, BINS + 4 + A). Where nobody knows when an episode was lost, the hazards are only asked to add up to
+    its failure.
     """
     hazard_logits = out[..., :BINS]
     reached = torch.arange(BINS) <= part.bins[..., None]
@@ -152,7 +153,7 @@ def fit_recurrent(
     """Fit on `train`, keep each member's best epoch on `validate`; same inputs and seed give the same weights.
 
     `indices` fits only those members (`merge_members` puts an ensemble together that was fitted in several processes);
-    `log` marks the signals to take the logarithm of when they are not failsight's own.
+    `log` (S,) bool marks the signals to take the logarithm of when they are not failsight's own.
     Runs on one thread: sums over several threads round differently from machine to machine.
     """
     torch.set_num_threads(1)

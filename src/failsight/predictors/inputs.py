@@ -66,7 +66,7 @@ class InputStream:
             self._offset = self._arrays.get(f"in.offset.{task}")
 
     def update(self, signals: Array, hidden: Array | None) -> Array:
-        """(width,) float32."""
+        """(width,) float32 from `signals` (S,), `hidden` (D,). Raises BundleError for hidden states of another size."""
         z = self._scale.apply(self.features(signals, hidden), self._step)
         if self._offset is not None:
             z = z - self._offset[min(self._step, len(self._offset) - 1)]
@@ -82,7 +82,7 @@ class InputStream:
         return np.concatenate(parts).astype(np.float32)
 
     def features(self, signals: Array, hidden: Array | None) -> Array:
-        """(F,) before standardising."""
+        """(F,) before standardising. Raises BundleError for a hidden state that is missing or of another size."""
         arrays, parts = self._arrays, []
         if self._design.signals:
             parts.append(log_positive(signals, arrays["in.log"])[arrays["in.columns"]])
@@ -97,7 +97,7 @@ class InputStream:
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def save_state(self) -> dict[str, Array]:
-        """Memory of the running episode."""
+        """Memory of the running episode: `in.step` (), and `in.average` (F,) where the design has one."""
         state = {"in.step": np.array(self._step)}
         return state if self._average is None else {**state, "in.average": self._average.copy()}
 

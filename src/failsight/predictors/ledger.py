@@ -72,7 +72,7 @@ class LedgerPredictor:
         return Risk(p_fail=float("nan"), evidence=float(sum(terms.values())))
 
     def terms(self, signals: Array, hidden: Array | None) -> dict[str, float]:
-        """One more step, as the terms that add up to the evidence."""
+        """One more step, `signals` (S,) and `hidden` (D,) or None, as the terms that add up to the evidence."""
         raw = log_positive(signals, self._log)
         values = {}
         if "signals" in self.members:
@@ -117,7 +117,7 @@ class LedgerPredictor:
         return np.asarray(self.statistics["signals"] * weights / spread / len(self.members))
 
     def save_state(self) -> dict[str, Array]:
-        """Memory of the running episode; the task is given again by `reset`."""
+        """`scalars` (2,), `signals` (5, S) and, with a hidden member, `hidden` (5, C); `reset` knows the task."""
         state = {"scalars": np.array([self._step, self._total]), "signals": self._signals.save_state()}
         if self.hidden_size:
             state["hidden"] = self._hidden.save_state()

@@ -84,7 +84,10 @@ def _brier(logits: Tensor, batch: Batch, options: LossOptions) -> Tensor:
 
 
 def td_targets(p: Tensor, batch: Batch, trace: float) -> Tensor:
-    """Backward view: G_last = label, G_t = (1 - lambda) p_{t+1} + lambda G_{t+1}. Sutton 1988; for VLAs arXiv 2604.20472."""
+    """(N, T) backward view: G_last = label, G_t = (1 - lambda) p_{t+1} + lambda G_{t+1}, from p (N, T).
+
+    Sutton 1988; for VLAs arXiv 2604.20472.
+    """
     result = torch.empty_like(p)
     target = batch.failed
     for t in range(p.shape[1] - 1, -1, -1):

@@ -14,7 +14,7 @@ from failsight.core.types import Array
 
 
 def present(values: Array) -> Array:
-    """The values with NaN for everything that is not finite; the same array when there is nothing to mark."""
+    """The values (...) with NaN for everything that is not finite; the same array when there is nothing to mark."""
     finite = np.isfinite(values)
     return values if finite.all() else np.where(finite, values, np.asarray(np.nan, values.dtype))
 

@@ -112,7 +112,7 @@ class NetworkPredictor:
         return np.asarray(self._last @ seen + arrays[f"b{self._depth - 1}"])
 
     def save_state(self) -> dict[str, Array]:
-        """Memory of the running episode."""
+        """Memory of the running episode: `h` and `c` (units,), `sum` (), and that of the inputs."""
         return {"h": self._h.copy(), "c": self._c.copy(), "sum": np.array(self._sum), **self._inputs.save_state()}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -122,7 +122,7 @@ class NetworkPredictor:
 
 
 def sigmoid(x: Array) -> Array:
-    """Logistic function through tanh: no overflow."""
+    """Logistic function of (...) through tanh: no overflow."""
     return np.asarray(0.5 + 0.5 * np.tanh(0.5 * x))
 
 

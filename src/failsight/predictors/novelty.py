@@ -55,7 +55,7 @@ class NoveltyPredictor(ABC):
         """Novelty of one step's inputs (C,)."""
 
     def save_state(self) -> dict[str, Array]:
-        """Sum and number of steps."""
+        """`sum` (2,): of the scores, and the number of steps; and the memory of the inputs."""
         return {"sum": np.array([self._total, self._steps]), **self._inputs.save_state()}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -65,7 +65,7 @@ class NoveltyPredictor(ABC):
 
 
 def run_layers(arrays: Mapping[str, Array], prefix: str, x: Array) -> Array:
-    """Three layers with ReLU between them."""
+    """Three layers with ReLU between them: x (C,) -> (K,), the rows of the last one."""
     for layer in range(3):
         x = arrays[f"{prefix}.w{layer}"] @ x + arrays[f"{prefix}.b{layer}"]
         if layer < 2:
@@ -127,7 +127,7 @@ class FiperPredictor:
         return Risk(p_fail=float("nan"), evidence=float(self._averages.min()))
 
     def save_state(self) -> dict[str, Array]:
-        """Both averages and the novelty's memory."""
+        """`averages` (2,) and the novelty's memory."""
         return {"averages": self._averages.copy(), **self._rnd.save_state()}
 
     def load_state(self, state: Mapping[str, Array]) -> None:

@@ -139,7 +139,7 @@ class RecurrentPredictor:
         )
 
     def save_state(self) -> dict[str, Array]:
-        """The hidden state of the GRUs."""
+        """`h` (E, U, 1): the hidden state of the GRUs."""
         return {"h": self._h.copy()}
 
     def load_state(self, state: Mapping[str, Array]) -> None:

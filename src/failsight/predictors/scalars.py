@@ -66,7 +66,7 @@ class ScalarPredictor:
         return Risk(p_fail=float("nan"), evidence=self._total / self._steps)
 
     def save_state(self) -> dict[str, Array]:
-        """Sum and number of steps."""
+        """`sum` (2,): of the standardised columns, and the number of steps."""
         return {"sum": np.array([self._total, self._steps])}
 
     def load_state(self, state: Mapping[str, Array]) -> None:

@@ -119,7 +119,10 @@ class Reader:
         )
 
     def observation(self, message: Mapping[str, Any]) -> dict[str, Array]:
-        """Their names -> ours. Raises EpisodeDataError naming what is missing or of another shape."""
+        """Their names -> ours: `observation.state` (S,) float32, images (H, W, 3) uint8.
+
+        Raises EpisodeDataError naming what is missing or of another shape.
+        """
         spec, found = self.policy.observation_spec, {"observation.state": np.zeros(0, np.float32)}
         for i, (name, height, width) in enumerate(spec.cameras):
             theirs = self.keys.get(name, _CAMERAS[i] if i < len(_CAMERAS) else f"observation/{name}")

@@ -171,7 +171,7 @@ class PatternSignals:
             self._split = float((will_close != planned).mean())
 
     def save_state(self) -> dict[str, Array]:
-        """Memory of the running episode."""
+        """Memory of the running episode: windows (N, W), oldest row first, the last chunk, and `scalars` (4,)."""
         chunk = np.zeros((0, len(self._moving))) if self._last_chunk is None else self._last_chunk
         return {
             "signs": self._signs.save(),

@@ -63,7 +63,7 @@ class SamplingSignals:
         self._last = samples
 
     def save_state(self) -> dict[str, Array]:
-        """Memory of the running episode."""
+        """Memory of the running episode: `values` (4,), `since` (), and `last` (K, H, M) of the M moving dimensions."""
         state = {"values": self._values.copy(), "since": np.array(self._since)}
         return state if self._last is None else {**state, "last": self._last.copy()}
 

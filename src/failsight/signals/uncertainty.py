@@ -87,7 +87,7 @@ class UncertaintySignals:
         return np.asarray((centred * centred).mean(0))
 
     def save_state(self) -> dict[str, Array]:
-        """Memory of the running episode."""
+        """Memory of the running episode: windows (N, W), oldest row first; spread and variance (H,) of the chunk."""
         return {
             "actions": self._actions.save(),
             "spreads": self._spreads.save(),

@@ -19,23 +19,23 @@ class Window:
         self._at, self.count = 0, 0
 
     def push(self, row: Array) -> None:
-        """Add a row, dropping the oldest when full."""
+        """Add a row (W,), dropping the oldest when full."""
         self._rows[self._at] = row
         self._rows[self._at + self._length] = row
         self._at = (self._at + 1) % self._length
         self.count = min(self.count + 1, self._length)
 
     def view(self) -> Array:
-        """(count, width), oldest first; valid until the next push."""
+        """(N, W) the `count` rows of `width` entries, oldest first; valid until the next push."""
         end = self._at + self._length
         return self._rows[end - self.count : end]
 
     def save(self) -> Array:
-        """The rows, oldest first."""
+        """(N, W) a copy of the rows, oldest first."""
         return self.view().copy()
 
     def load(self, rows: Array) -> None:
-        """Replace the content."""
+        """Replace the content by rows (N, W), oldest first; of more than `length` the last ones stay."""
         self.clear()
         for row in rows:
             self.push(row)

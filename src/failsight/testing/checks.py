@@ -44,7 +44,9 @@ def check_sim(make: Callable[[], Sim], key: EpisodeKey, other: EpisodeKey, actio
         make: builds a fresh simulator.
         key: episode to run.
         other: a different episode, to dirty a simulator with before loading.
-        actions: legal actions for at least 6 steps that do not end the episode.
+        actions: legal actions (A,) for at least 6 steps that do not end the episode.
+
+    Raises AssertionError naming the law that is broken.
     """
     first, second = make(), make()
     before = first.reset(options={"key": key})[0]
@@ -110,7 +112,7 @@ def check_policy(policy: Policy, sim: Sim, key: EpisodeKey) -> None:
 
 
 def make_observations(spec: ObservationSpec, count: int, seed: int = 0) -> list[dict[str, Array]]:
-    """Random pictures and states that no simulator has to make."""
+    """Random pictures (H, W, 3) uint8 and states (S,) float32 that no simulator has to make."""
     rng, found = np.random.default_rng(seed), []
     for _ in range(count):
         pictures = {
@@ -253,7 +255,10 @@ def check_signal(signal: Signal, steps: Sequence[Step]) -> None:
 
 
 def check_labeler(labeler: Labeler, task: str, states: Array, actions: Array, events: Sequence[Event]) -> None:
-    """Lengths match, a success has neither type nor onset, a failure has both or neither (nobody knows)."""
+    """Lengths match, a success has neither type nor onset, a failure has both or neither (nobody knows).
+
+    `states` (T, S) and `actions` (T, A) of one episode. Raises AssertionError naming the law that is broken.
+    """
     for success in (True, False):
         labels = labeler.label(task, states, actions, events, success)
         assert labels.time_to_failure.shape == (len(states),), "time to failure must be (T,)"
@@ -273,7 +278,10 @@ def check_labeler(labeler: Labeler, task: str, states: Array, actions: Array, ev
 
 
 def check_predictor(predictor: Predictor, signals: Array, hidden: Array | None, task: str) -> None:
-    """Causal, repeatable after reset, saved and loaded exactly, probabilities in range, NaN inputs survived."""
+    """Causal, repeatable after reset, saved and loaded exactly, probabilities in range, NaN inputs survived.
+
+    `signals` (T, S) and `hidden` (T, D), or None, of one episode. Raises AssertionError naming the law that is broken.
+    """
 
     def update(t: int) -> tuple[float, float]:
         risk = predictor.update(signals[t], None if hidden is None else hidden[t])

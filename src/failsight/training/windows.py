@@ -64,7 +64,7 @@ class Windows:
         return len(self._at)
 
     def batch(self, rows: Array, seed: Sequence[int] | None) -> WindowBatch:
-        """The windows `rows`; `seed` keys the augmentation (None: none)."""
+        """The windows `rows` (B,); `seed` keys the augmentation (None: none)."""
         data, config = self._data, self._config
         frames, early = self._frames(rows)
         said = self._text[frames]
@@ -93,7 +93,7 @@ class Windows:
         return augment(self._augment, batch, data, seed, self._binary())
 
     def describe(self, rows: Array) -> list[str]:
-        """`episode:frame` of windows, for messages."""
+        """`episode:frame` of the windows `rows` (B,), for messages."""
         found = []
         for row in rows:
             episode = self._data.episodes[self._episode[row]]

@@ -66,7 +66,10 @@ def cannot_draw(sim: Sim, key: EpisodeKey) -> str:
 
 
 def strip(frames: Sequence[Array], size: int = 128) -> Array:
-    """Frames side by side, shrunk by averaging to about `size` pixels high (never enlarged), 4 px apart on white."""
+    """(H, W, 3) uint8: frames of one size side by side, 4 px apart on white.
+
+    Each is shrunk by averaging to about `size` pixels high, never enlarged.
+    """
     factor = max(1, frames[0].shape[0] // size)
     height, width = (side // factor for side in frames[0].shape[:2])
     small = [

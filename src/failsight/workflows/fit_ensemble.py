@@ -66,9 +66,10 @@ def fit_ensembles(
 ) -> tuple[Any, list[Any]]:
     """The default predictor and the permuted-label control, members shared out among processes.
 
-    `log` marks the signals to take the logarithm of, by default those of a whole bank. The control is as many single members as the ensemble has, each on another permutation: one permuted fit ranks
-    episodes by a random function of the same features, so a single one can land well off 0.5; several show where the
-    control is centred and how far it strays.
+    `log` (S,) bool marks the signals to take the logarithm of, by default those of a whole bank. The control is as
+    many single members as the ensemble has, each on another permutation: one permuted fit ranks episodes by a random
+    function of the same features, so a single one can land well off 0.5; several show where the control is centred
+    and how far it strays.
     """
     tickets = [
         _Member(i, permuted)

@@ -105,7 +105,7 @@ def settle_choice(options: TrainConfig, simulator: bool) -> TrainConfig:
 
 
 def frames_of(data: DemonstrationSet, episodes: Sequence[int]) -> Array:
-    """Flat frame numbers of some episodes."""
+    """(N,) flat frame numbers of some episodes."""
     rows = [data.episodes[e] for e in episodes]
     return np.concatenate([np.arange(r.first, r.first + r.length) for r in rows]) if rows else np.zeros(0, np.int64)
 

@@ -28,7 +28,10 @@ _FRAMES = 8
 
 
 def pictures_of(run: Run, episode: Episode) -> list[Array]:
-    """(256, 256, 3) pictures before every step and after the last, by executing the recorded actions again."""
+    """(256, 256, 3) pictures before every step and after the last, by executing the recorded actions again.
+
+    Raises FailsightError for a simulator that draws nothing for people.
+    """
     sim = make_sim(run.meta.sim)
     if not hasattr(sim, "render"):
         raise FailsightError(f"Simulator {run.meta.sim} draws nothing for people: it has no render().")

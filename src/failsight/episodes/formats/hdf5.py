@@ -46,7 +46,7 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
 
 
 def read_dataset(file: h5py.File, name: str, path: Path) -> Array:
-    """A dataset of a file's top level. Raises EpisodeDataError: a link out of the file, too large, no dataset."""
+    """A dataset of a file, of any shape (...). Raises EpisodeDataError: a link out of the file, too large, none."""
     found = find_dataset(file, name, path)
     _require_honest(found, f"{path}: {name}")
     return np.asarray(found[()])

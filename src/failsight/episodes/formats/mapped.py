@@ -267,7 +267,10 @@ def _joined(
 
 
 def numbers(value: Any) -> Array:
-    """An array of whatever stands there; nothing (null) among numbers is NaN, and true is 1."""
+    """An array of whatever stands there, () or (T, ...); nothing (null) among numbers is NaN, and true is 1.
+
+    What is no array, rows of several lengths for example, becomes a text () that no reader of numbers takes.
+    """
     try:
         array = np.asarray(value)
         if array.dtype.kind == "O":

@@ -27,7 +27,10 @@ def _sheets(path: Path, fields: Fields) -> Iterator[Sheet]:
 
 
 def sheets_of_arrays(where: str, arrays: Mapping[str, Array], fields: Fields) -> Iterator[Sheet]:
-    """One episode where its success is one value; else rows of steps."""
+    """One episode where its success is one value, () or (1,); else rows of steps, (N,) or (N, ...) with one N for all.
+
+    Raises EpisodeDataError when the arrays differ in length.
+    """
     success = fields.one("success")
     if not success or np.size(arrays[success]) == 1:
         yield Sheet(where, arrays, not fields["episode"])

@@ -39,7 +39,7 @@ def member_names(path: Path) -> tuple[str, ...]:
 
 
 def read_members(path: Path, needed: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, Array]:
-    """The arrays called `needed`, and of those called `wanted` the ones that are there; name -> most bytes it may have.
+    """The arrays (...) called `needed`, and those called `wanted` that are there; name -> most bytes it may have.
 
     Raises EpisodeDataError naming file and array when one is missing, damaged, of objects, or larger than the limit.
     """

@@ -32,7 +32,7 @@ class Features(NamedTuple):
     acts: Tensor
     """(B, S, D) features of each frame, the action tokens side by side."""
     tokens: Tensor | None
-    """(B, L, E) states from which each appended action token is predicted, or None."""
+    """(B, L + 1, E) states from which each of L appended action tokens and the one after them is predicted, or None."""
 
 
 class Backbone(Protocol):
@@ -100,7 +100,7 @@ class VLMBackbone(nn.Module):
     def forward(
         self, images: Tensor, texts: Sequence[str], resets: Sequence[bool], bins: Tensor | None = None
     ) -> Features:
-        """See `Backbone`."""
+        """See `Backbone`: images (B, S, C, 3, H, W) in [0, 1], bins (B, L) -> acts (B, S, D), tokens (B, L + 1, E)."""
         frames = images.shape[1]
         layouts = [self._compose(text, reset, frames) for text, reset in zip(texts, resets, strict=True)]
         appended = None if bins is None else torch.tensor(self._bin_ids)[bins.cpu()]

@@ -25,7 +25,7 @@ def encode(actions: Tensor) -> Tensor:
 
 
 def decode(bins: Tensor) -> Tensor:
-    """Bin numbers -> bin centres; `encode(decode(b)) == b` for every bin.
+    """Bin numbers (...) -> bin centres (...) in [-1, 1]; `encode(decode(b)) == b` for every bin.
 
     >>> decode(torch.tensor([0, 255])).tolist()
     [-0.99609375, 0.99609375]

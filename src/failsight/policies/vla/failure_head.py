@@ -43,9 +43,10 @@ class FailureHead(nn.Module):
 def failure_error(
     said: Foresight, fails: Tensor, failing: Tensor, left: Tensor, dt_s: float, loss: FailureLoss | None
 ) -> Tensor:
-    """Mean over windows of: cross-entropy of p_fail, Huber error of log time, cross-entropy of the re-plan request.
+    """Mean () over windows of: cross-entropy of p_fail, Huber error of log time, cross-entropy of the re-plan request.
 
-    Unknown labels (NaN) count for nothing; a batch without any gives 0.
+    Unknown labels (NaN) count for nothing; a batch without any gives 0. Labels are per frame (B, W): `fails` and
+    `failing` 0 or 1, `left` in steps of `dt_s` seconds, inf where nothing is to be learned.
     """
     known = torch.isfinite(fails)
     outcome = torch.where(known, fails, 0.0)

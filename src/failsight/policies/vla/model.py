@@ -171,7 +171,7 @@ class VLAModel(nn.Module):
         return Acted(self._signs(self.head(read)[:, -1]), None, None)
 
     def speak(self, images: Tensor, states: Tensor, texts: Sequence[str], resets: Sequence[bool]) -> Acted:
-        """Discrete head: the chunk, token by token (greedy)."""
+        """Discrete head: the chunk (B, H, A), token by token (greedy); the arguments are those of `features`."""
         bins = torch.zeros(len(images), 0, dtype=torch.int64, device=images.device)
         for _ in range(self.head.length):
             tokens = self.features(images, states, texts, resets, bins).tokens

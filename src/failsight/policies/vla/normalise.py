@@ -105,7 +105,7 @@ class Normaliser:
         return np.asarray(np.clip(out, self._low, self._high))
 
     def backward(self, values: Array) -> Array:
-        """Normalised -> physical."""
+        """Normalised -> physical, (..., D) float32."""
         return np.asarray(values * self._scale + self._offset, np.float32)
 
 

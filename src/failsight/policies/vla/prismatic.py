@@ -97,7 +97,10 @@ class PrismaticForActions(PreTrainedModel):  # type: ignore[misc]
     def forward(
         self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None, **rest: Any
     ) -> BaseModelOutputWithPast:
-        """Hidden states of the language model with image slots replaced by patches."""
+        """Hidden states (N, T, D) of the language model, image slots of `input_ids` (N, T) replaced by patches.
+
+        `pixel_values` (M, 3, H, W) are all images of all rows in order, normalised to [-1, 1]; `attention_mask` (N, T).
+        """
         embedded = self.get_input_embeddings()(input_ids)
         patches = self.patches(pixel_values).to(embedded.dtype)
         slots = (input_ids == self.config.image_token_id)[..., None].expand_as(embedded)

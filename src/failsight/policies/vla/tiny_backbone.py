@@ -82,7 +82,7 @@ class TinyBackbone(TinyReader):
     def forward(
         self, images: Tensor, texts: Sequence[str], resets: Sequence[bool], bins: Tensor | None = None
     ) -> Features:
-        """See `backbone.Backbone`."""
+        """See `Backbone`: images (B, S, C, 3, H, W) in [0, 1], bins (B, L) -> acts (B, S, D), tokens (B, L + 1, E)."""
         batch, frames = images.shape[:2]
         language = self.read(texts, resets, images.device)
         spread = language[:, None].expand(-1, frames, -1).flatten(0, 1)

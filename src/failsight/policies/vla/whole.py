@@ -19,7 +19,7 @@ _SHOWN = 3
 
 
 def require_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place: Path) -> None:
-    """Refuse tensors that are not exactly those wanted, in name and shape. Raises FailsightError with the first few."""
+    """Refuse tensors (...) that are not exactly those wanted, in name and shape. Raises FailsightError with some."""
     if missing := set(wanted) - set(found):
         raise FailsightError(f"{place} {lacking(missing)} that this model has; train it again.")
     if more := sorted(set(found) - set(wanted)):
@@ -35,7 +35,7 @@ def require_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], place
 
 
 def require_finite(found: Mapping[str, Tensor], place: Path) -> None:
-    """Refuse weights that are not numbers: a policy that has them answers nothing. Raises FailsightError naming one."""
+    """Refuse weights (...) that are not numbers: a policy with them answers nothing. Raises FailsightError."""
     for name, value in found.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise FailsightError(f"{place} holds weights that are not finite ({name}); it is damaged, or diverged.")
@@ -62,7 +62,7 @@ def load_adapter(model: Any, path: Path) -> None:
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """State without the second name of tied tensors, which safetensors refuses."""
+    """State, tensors (...) of any shape, without the second name of tied ones, which safetensors refuses."""
     kept: dict[int | str, str] = {}
     state = model.state_dict()
     for name, value in state.items():

@@ -32,7 +32,10 @@ class Noise(NamedTuple):
 
 
 def episode_frames(env: TabletopEnv, key: EpisodeKey) -> dict[str, list[Array]]:
-    """Frames of one demonstration, every second step."""
+    """Frames of one demonstration, every second step.
+
+    Each has images (2, 3, H, W) uint8, state (11,), chunk (CHUNK, 7) and places (11,), float32.
+    """
     expert, rng = TabletopExpert(), keyed_rng(*key.parts, "dart")
     noise = Noise(float(rng.choice([0.0, 0.3, 0.6])), 0.02, 0.012)
     env.reset(options={"key": key})

@@ -129,7 +129,10 @@ class ReplayedEnv(EpisodeEnv):
         self._key = key
 
     def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
-        """One control tick. Raises EpisodeDataError for a non-finite action, FailsightError after the end."""
+        """One control tick of `action` (A,), clipped to [-1, 1].
+
+        Raises EpisodeDataError for an action that is not finite or of another length, FailsightError after the end.
+        """
         self._advance(np.clip(self._checked(action, np.float32), -1, 1))
         truncated = not self._success and len(self._actions) >= self.task.horizon
         self._done = self._success or truncated

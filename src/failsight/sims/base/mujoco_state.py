@@ -14,14 +14,14 @@ _KIND = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 def save_physics(model: mujoco.MjModel, data: mujoco.MjData) -> Array:
-    """Everything integration depends on, one float vector."""
+    """(N,) float64, everything integration depends on."""
     physics = np.zeros(mujoco.mj_stateSize(model, _KIND))
     mujoco.mj_getState(model, data, physics, _KIND)
     return physics
 
 
 def load_physics(model: mujoco.MjModel, data: mujoco.MjData, physics: Array) -> None:
-    """Inverse of `save_physics`: set twice, because the forward pass between changes warm starts."""
+    """Inverse of `save_physics`, (N,): set twice, because the forward pass between changes warm starts."""
     mujoco.mj_resetData(model, data)
     mujoco.mj_setState(model, data, physics, _KIND)
     mujoco.mj_forward(model, data)

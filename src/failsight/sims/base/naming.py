@@ -22,7 +22,7 @@ def make_env(
 ) -> gymnasium.Env[dict[str, Array], Array]:
     """The environment class at `env` ("module:Class"); `plain` turns the dots of its names into underscores.
 
-    Raises UnknownNameError for other naming.
+    It takes actions (A,) and gives a state (S,) and images (H, W, 3). Raises UnknownNameError for other naming.
     """
     if observation_names not in NAMES:
         raise UnknownNameError("naming of observations", observation_names, NAMES)
@@ -40,7 +40,7 @@ class PlainNames(gymnasium.ObservationWrapper[dict[str, Array], Array, dict[str,
         self.observation_space = plain
 
     def observation(self, observation: dict[str, Array]) -> dict[str, Array]:
-        """The same values under other names."""
+        """The same values, (S,) and (H, W, 3), under other names."""
         return {_plain(name): value for name, value in observation.items()}
 
 

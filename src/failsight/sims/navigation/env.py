@@ -117,7 +117,10 @@ class NavigationEnv(EpisodeEnv):
                 self._data.mocap_pos[i] = [PARK_M, i, 0]
 
     def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
-        """One control tick of 0.4 s. Raises EpisodeDataError for a non-finite action or after the end."""
+        """One control tick of 0.4 s: `action` (2,) or (3,), m/s forward and sideways and rad/s, clipped to its range.
+
+        Raises EpisodeDataError for an action that is not finite or of another length, FailsightError after the end.
+        """
         action = self._checked(action, np.float64)
         command = np.zeros(3)
         command[: len(action)] = np.clip(action, self.action_spec.low, self.action_spec.high)

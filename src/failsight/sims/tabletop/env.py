@@ -156,7 +156,10 @@ class TabletopEnv(EpisodeEnv):
         self._start = {name: data.body(name).xpos[:2].copy() for name in layout.objects}
 
     def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
-        """One control tick of 50 ms. Raises EpisodeDataError for a non-finite action or after the end."""
+        """One control tick of 50 ms: `action` (7,), shares of `STEP_M`, `STEP_RAD`, and the gripper, cut to [-1, 1].
+
+        Raises EpisodeDataError for an action that is not finite or of another length, FailsightError after the end.
+        """
         action = self._checked(action, np.float64)
         noise = self._disturbance.action_noise
         if noise:
