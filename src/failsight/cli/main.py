@@ -31,7 +31,7 @@ def run(
     splits: int | None = None,
     config: Annotated[ExperimentChoice, tyro.conf.arg(name="")] = ExperimentChoice(),  # noqa: B008 (frozen)
 ) -> None:
-    """Run a complete experiment and write its report.
+    """Run a recipe from episodes to figures and write its report.
 
     Args:
         name: interventions (any simulator and policy), demo, tabletop-paper, bench-real, bench-tabletop, mobile-vla,
@@ -42,7 +42,7 @@ def run(
         detectors: bench-real only: rows to compare, beside the default and the controls (default: all).
         protocols: bench-real only: ways to split, beside the folds (default: all).
         splits: bench-real only: at most that many splits of each (default: all).
-        config: interventions, demo, tabletop-paper and smoke: what the experiment is about.
+        config: interventions, demo, tabletop-paper and smoke: what the recipe is about.
     """
     from failsight.recipes.bench.options import BenchOptions
     from failsight.recipes.runs import find_recipe, run_recipe
@@ -198,10 +198,10 @@ def label(run_folder: Folder, sheet: bool = False) -> None:
 
 
 def report(folder: Folder) -> None:
-    """Write report.html from summary.json and pictures/ of an experiment folder.
+    """Write report.html from summary.json and pictures/ of a recipe's folder.
 
     Args:
-        folder: experiment folder.
+        folder: folder of a recipe.
     """
     from failsight.reports.html import write_report
 

@@ -14,7 +14,7 @@ class ExperimentChoice:
     """Flags that change an experiment; one that is not given leaves it as it is."""
 
     sim: str = ""
-    """The simulator of an experiment on interventions."""
+    """The simulator in which interventions are tried."""
     policy: Reference = ""
     """A policy by name, a checkpoint folder, or the address of a server."""
     bundle: Path | None = None
