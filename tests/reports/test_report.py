@@ -36,7 +36,10 @@ def arm(change=(0.0, -0.1, 0.1), reduction=(0.0, -0.2, 0.2), name="arm"):
     }
 
 
-def make_summary():
+KINDS = ("collision", "drop", "miss", "timeout")
+
+
+def make_detection():
     auc = {**e(0.9, 0.85, 0.95), **{n: e(0.5, 0.4, 0.6) for n in ("salus_mlp", "clock", "task_prior", "permuted")}}
     detection = {
         f"{metric}_{share}": copy.deepcopy(auc)
@@ -46,8 +49,12 @@ def make_summary():
     for share in ("25", "50"):
         shown_ = {"shown": True, "sentence": "90.0 [85.0, 95.0], ahead of clock by +40.0", "over": {}}
         detection[f"claims_{share}"] = {n: dict(shown_) for n in ("pooled", "within_task", "within_perturbation")}
-    reliability = {"ece": 0.04, "brier": 0.1, "n": 40, "bins": [{"predicted": 0.2, "observed": e(0.25, 0.1, 0.4)}]}
-    types = {k: {"precision": 0.5, "recall": 0.5, "f1": 0.5, "n": 4} for k in ("collision", "drop", "miss", "timeout")}
+    bins = [{"predicted": 0.2, "observed": e(0.25, 0.1, 0.4)}]
+    return {**detection, "reliability_25": {"ece": 0.04, "brier": 0.1, "n": 40, "bins": bins}}
+
+
+def make_summary():
+    types = {k: {"precision": 0.5, "recall": 0.5, "f1": 0.5, "n": 4} for k in KINDS}
     names = ("none", "safe_stop", "slow", "retry", "placebo", "takeover", "ladder_auto", "ladder")
     arms = {name: arm(name=name) for name in names}
     arms["ladder_auto"] = arm((0.0, -0.02, 0.02), name="ladder_auto")
@@ -70,7 +77,7 @@ def make_summary():
             "per_condition": {"none": condition},
         },
         "failure_types": {k: {"count": 3, "share": e(0.1)} for k in types},
-        "detection": {**detection, "reliability_25": reliability},
+        "detection": make_detection(),
         "types": {
             "recurrent": {
                 "per_type": types,

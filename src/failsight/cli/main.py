@@ -93,26 +93,18 @@ def collect(
         arm: what acts on its alarms: slow, retry, takeover, safe_stop or package.module:Class (default: nothing, it only
             watches).
     """
-    from failsight.core.types import Outcome
-    from failsight.episodes.meta import EpisodeMeta
     from failsight.workflows.collect import CollectOptions, collect_run
     from failsight.workflows.plans import make_plan
+    from failsight.workflows.progress import succeeding
 
     keys = make_plan(sim, tasks, seeds, trials, mix)
     reporter = RichReporter()
     reporter.stage(f"collecting {len(keys)} episodes into {out}")
-    tick, good, done = reporter.count(len(keys)), 0, 0
-
-    def progress(meta: EpisodeMeta, _: bool) -> None:
-        nonlocal good, done
-        done, good = done + 1, good + (meta.outcome == Outcome.SUCCESS)
-        tick(f"success {good / done:.0%}")
-
     options = CollectOptions(
         policy=policy, sim=sim, workers=workers, video_share=video, note=note, resume=resume, monitor=monitor, arm=arm
     )
     try:
-        collect_run(out, keys, options, progress)
+        collect_run(out, keys, options, succeeding(reporter.count(len(keys))))
     finally:
         reporter.close()
         keep(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,21 @@ def read_json_object(path: Path, limit: int = LIMIT) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise EpisodeDataError(f"{path} holds a JSON {type(value).__name__}, not an object.")
     return value
+
+
+def read_json_lines(path: Path, limit: int = LIMIT) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and objects of a file that grows by whole lines; a last line that a killed process cut off is left out.
+
+    Raises EpisodeDataError naming the file, and the line where one before the last is no JSON object.
+    """
+    lines = read_text_file(path, limit).splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                return
+            raise EpisodeDataError(f"{path}:{number} is not JSON ({error}); delete the file and run again.") from error
+        if not isinstance(value, dict):
+            raise EpisodeDataError(f"{path}:{number} holds no JSON object; delete the file and run again.")
+        yield number, value

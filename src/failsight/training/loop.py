@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from failsight.core.errors import FailsightError, StorageError
+from failsight.core.textfiles import read_json_lines
 from failsight.core.types import Array
 from failsight.episodes.demonstrations import DemonstrationSet
 from failsight.policies.vla.base import base_identity
@@ -353,6 +354,5 @@ def _cut(path: Path, step: int) -> None:
     """Drop what was logged after the step a training goes on from."""
     if not path.is_file():
         return
-    rows = [line for line in path.read_text().splitlines() if line.endswith("}")]
-    kept = [line for line in rows if json.loads(line)["step"] <= step]
-    path.write_text("".join(line + "\n" for line in kept))
+    kept = [row for _, row in read_json_lines(path) if row["step"] <= step]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))

@@ -12,13 +12,14 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from failsight.core.contracts import Policy
-from failsight.core.errors import UnknownNameError
+from failsight.core.errors import EpisodeDataError, FailsightError, UnknownNameError
 from failsight.core.state import pack_state, unpack_state
+from failsight.core.textfiles import read_json_lines
 from failsight.core.types import EpisodeKey, Observation, Outcome, Perturbation, PolicyOutput, Task
 from failsight.evaluation.intervals import Estimate, proportion
 from failsight.runtime.bench import Bench
@@ -151,21 +152,22 @@ def _keep(path: Path, stamp: Mapping[str, str], drive: Drive) -> None:
 
 
 def _kept(path: Path | None, stamp: Mapping[str, str]) -> Iterator[Drive]:
-    """Whole lines of the file that belong to this policy, simulator and change."""
+    """What the file holds of this policy, simulator and change. Raises EpisodeDataError for a damaged line."""
     if path is None or not path.is_file():
         return
-    for line in path.read_text().splitlines():
-        if not line.endswith("}"):
-            continue  # a killed process was writing it
-        row = json.loads(line)
-        if all(row[name] == value for name, value in stamp.items()):
-            key = EpisodeKey(
-                seed=row["seed"],
-                task=row["task"],
-                episode=row["episode"],
-                perturbations=Perturbation.parse(row["condition"]),
-            )
-            yield Drive(key, row["success"], row["collided"], row["side"], row["steps"], row.get("error", ""))
+    for number, row in read_json_lines(path):
+        try:
+            if all(row[name] == value for name, value in stamp.items()):
+                yield _drive_from(row)
+        except (KeyError, TypeError, ValueError, FailsightError) as error:
+            raise EpisodeDataError(f"{path} is damaged at line {number}; delete it and run again.") from error
+
+
+def _drive_from(row: Mapping[str, Any]) -> Drive:
+    """Inverse of `_keep`."""
+    perturbations = Perturbation.parse(row["condition"])
+    key = EpisodeKey(seed=row["seed"], task=row["task"], episode=row["episode"], perturbations=perturbations)
+    return Drive(key, row["success"], row["collided"], row["side"], row["steps"], row.get("error", ""))
 
 
 def _bench(sim: str, policy: str, change: Change) -> Bench:

@@ -10,7 +10,6 @@ import numpy as np
 
 from failsight.core.errors import BundleError, EpisodeDataError
 from failsight.core.timing import steps_in
-from failsight.core.types import FAILURE_TYPES, Array, Risk
 from failsight.episodes.run import Run
 from failsight.evaluation import detection
 from failsight.evaluation.detection import Scored
@@ -20,7 +19,7 @@ from failsight.evaluation.judging import trace
 from failsight.evaluation.leaks import Leak, find_leaks
 from failsight.evaluation.log_judging import JUDGED, judge_log, judged_at
 from failsight.evaluation.run_claims import TOP, clock_rows, constant_rows, precision_table, run_claim
-from failsight.evaluation.scoring import replay
+from failsight.evaluation.scoring import Truth, judged_by_monitor, replay
 from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
 from failsight.monitor.calibrate import first_trigger, judged_by
@@ -39,27 +38,10 @@ def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:
     labels = read_labels(run)
     if not labels:
         raise EpisodeDataError(f"{folder} has no scored episode.")
-    scored = []
-    for episode in run.read(sorted(labels)):
-        verdicts, label = replay(monitor, episode), labels[episode.meta.ticket]
-        on = [t for t, v in enumerate(verdicts) if v.trigger]
-        scored.append(
-            Scored(
-                ticket=episode.meta.ticket,
-                task=episode.meta.task,
-                condition=episode.meta.condition,
-                failed=not label.success,
-                kind=-1 if label.failure_type is None else FAILURE_TYPES.index(label.failure_type),
-                onset=label.onset,
-                p_fail=_scores([v.risk for v in verdicts]),
-                alarm=np.array([v.margin for v in verdicts]),
-                types=np.array([v.risk.type for v in verdicts]),
-                time_to_failure=np.array([v.risk.time_to_failure for v in verdicts]),
-                dimension=np.array([v.risk.dimension for v in verdicts]),
-                dimension_labels=label.dimension,
-                trigger=on[0] if on else None,
-            )
-        )
+    scored = [
+        judged_by_monitor(Truth.of_label(e.meta, labels[e.meta.ticket]), replay(monitor, e), monitor.rule)
+        for e in run.read(sorted(labels))
+    ]
     rows = bundle_rows(scored, monitor, run.episodes[0].horizon)
     kept = read_metrics(bundle)
     if kept is not None:
@@ -141,17 +123,6 @@ def _precision(row: Mapping[str, Any]) -> str:
     if row["value"] is None:
         return f"no data (n={row['n']})"
     return f"{row['value']:.3f} (prevalence {row['prevalence']:.3f}, n={row['n']})"
-
-
-def _scores(risks: Sequence[Risk]) -> Array:
-    """p_fail; the evidence on a task so new that it has no probability. A blind step keeps the score before it."""
-    p_fail = np.array([r.p_fail for r in risks])
-    scores = p_fail if np.isfinite(p_fail).any() else np.array([r.evidence for r in risks])
-    seen = np.isfinite(scores)
-    if not seen.any():
-        return scores
-    last = np.maximum.accumulate(np.where(seen, np.arange(len(scores)), -1))
-    return np.asarray(scores[np.where(last < 0, int(np.argmax(seen)), last)])
 
 
 def compare_detectors(

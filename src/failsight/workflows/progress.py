@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from failsight.core.types import Outcome
+from failsight.episodes.meta import EpisodeMeta
+
 
 class Reporter(Protocol):
     """Where progress goes."""
@@ -24,5 +27,17 @@ def ticking(tick: Callable[[str], None], note: str) -> Callable[[int], None]:
 
     def progress(done: int) -> None:
         tick(note)
+
+    return progress
+
+
+def succeeding(tick: Callable[[str], None]) -> Callable[[EpisodeMeta, bool], None]:
+    """A progress function for collected episodes that notes the share of successes so far."""
+    good = done = 0
+
+    def progress(meta: EpisodeMeta, old: bool) -> None:
+        nonlocal good, done
+        done, good = done + 1, good + (meta.outcome == Outcome.SUCCESS)
+        tick(f"success {good / done:.0%}")
 
     return progress

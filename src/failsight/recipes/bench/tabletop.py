@@ -21,8 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from failsight.core.contracts import Predictor
 from failsight.core.errors import CalibrationError
 from failsight.core.rng import keyed_rng
-from failsight.core.types import FAILURE_TYPES, Array, Outcome
-from failsight.episodes.meta import EpisodeMeta, write_text_atomic
+from failsight.core.types import FAILURE_TYPES, Array
+from failsight.episodes.meta import write_text_atomic
 from failsight.episodes.run import Run
 from failsight.evaluation import detection
 from failsight.evaluation.bench_figures import auc_figures, bootstraps, control_estimate, other_figures
@@ -51,7 +51,7 @@ from failsight.workflows.collect import CollectOptions, collect_run
 from failsight.workflows.fit import calibrate, choose_rule
 from failsight.workflows.fit_ensemble import FitOptions
 from failsight.workflows.plans import make_plan
-from failsight.workflows.progress import Reporter
+from failsight.workflows.progress import Reporter, succeeding
 
 SEED = 4000
 FIT_TRIALS, TEST_TRIALS = 40, 25
@@ -104,14 +104,8 @@ def run_bench_tabletop(folder: Path, workers: int, reporter: Reporter) -> Path:
 
 def _collect(root: Path, seed: int, trials: int, workers: int, reporter: Reporter) -> None:
     keys = make_plan("tabletop", (), [seed], trials, "default")
-    tick, good, done = reporter.count(len(keys)), 0, 0
-
-    def progress(meta: EpisodeMeta, _: bool) -> None:
-        nonlocal good, done
-        done, good = done + 1, good + (meta.outcome == Outcome.SUCCESS)
-        tick(f"success {good / done:.0%}")
-
-    collect_run(root, keys, CollectOptions(workers=workers, resume=True), progress)
+    options = CollectOptions(workers=workers, resume=True)
+    collect_run(root, keys, options, succeeding(reporter.count(len(keys))))
 
 
 def load_data(folder: Path) -> Data:

@@ -17,8 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from failsight.core.textfiles import read_json_object
-from failsight.core.types import Outcome
-from failsight.episodes.meta import EpisodeMeta, write_text_atomic
+from failsight.episodes.meta import write_text_atomic
 from failsight.episodes.run import Run
 from failsight.episodes.verdicts import Judge
 from failsight.interventions.gate import GateEntry
@@ -32,7 +31,7 @@ from failsight.workflows.fit import Fitted, fit_run
 from failsight.workflows.fork_verdicts import keep_verdicts
 from failsight.workflows.forks import ArmPlan, ForkRecord, gate_from, run_forks
 from failsight.workflows.plans import make_plan
-from failsight.workflows.progress import Reporter
+from failsight.workflows.progress import Reporter, succeeding
 from failsight.workflows.wiring import make_policy
 
 
@@ -109,15 +108,6 @@ def _note_entry(entry: GateEntry, reporter: Reporter) -> None:
 
 def _collect(root: Path, config: ExperimentConfig, seed: int, trials: int, reporter: Reporter) -> Run:
     keys = make_plan(config.sim, config.tasks, [seed], trials, config.mix)
-    tick = reporter.count(len(keys))
-    good = done = 0
-
-    def progress(meta: EpisodeMeta, old: bool) -> None:
-        nonlocal good, done
-        done += 1
-        good += meta.outcome == Outcome.SUCCESS
-        tick(f"success {good / done:.0%}")
-
     options = CollectOptions(
         policy=config.policy,
         sim=config.sim,
@@ -126,19 +116,15 @@ def _collect(root: Path, config: ExperimentConfig, seed: int, trials: int, repor
         note=config.name,
         resume=True,
     )
-    return collect_run(root, keys, options, progress)
-
-
-_STAGES: dict[str, tuple[int, str]] = {"gate": (1, "gate_trials"), "arms": (2, "test_trials")}
-"""Stage of forks -> what is added to the seed, and where its number of episodes stands."""
+    return collect_run(root, keys, options, succeeding(reporter.count(len(keys))))
 
 
 def _forks(
     folder: Path, name: str, config: ExperimentConfig, bundle: Path, arm_plan: ArmPlan, reporter: Reporter
 ) -> list[ForkRecord]:
     """Run the forks that `<name>.jsonl` lacks; records come back in plan order."""
-    later, trials = _STAGES[name]
-    keys = make_plan(config.sim, config.tasks, [config.seed + later], getattr(config, trials), config.mix)
+    seed, trials = (config.seed + 1, config.gate_trials) if name == "gate" else (config.seed + 2, config.test_trials)
+    keys = make_plan(config.sim, config.tasks, [seed], trials, config.mix)
     path, stamp = folder / f"{name}.jsonl", _stamp(bundle, arm_plan, config)
     done = {record.key: record for record in read_records(path, stamp)}
     todo = [key for key in keys if key not in done]

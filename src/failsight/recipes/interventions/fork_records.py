@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from failsight.core.errors import EpisodeDataError
+from failsight.core.errors import EpisodeDataError, FailsightError
+from failsight.core.textfiles import read_json_lines
 from failsight.core.types import EpisodeKey, Outcome, Perturbation
 from failsight.evaluation.paired import PairedEpisode
 from failsight.workflows.forks import ForkRecord
@@ -18,17 +18,17 @@ def read_records(path: Path, stamp: str) -> Iterator[ForkRecord]:
     """Records of an interrupted run; a file of another stamp is removed. Raises EpisodeDataError for a damaged line."""
     if not path.is_file():
         return
-    lines = path.read_text().splitlines()
-    if not lines or json.loads(lines[0]).get("stamp") != stamp:
+    lines = read_json_lines(path)
+    _, first = next(lines, (1, {}))
+    if first.get("stamp") != stamp:
         path.unlink()
         return
-    for number, line in enumerate(lines[1:], 2):
+    for number, line in lines:
         try:
-            yield record_from(json.loads(line))
-        except (json.JSONDecodeError, KeyError) as error:
-            if number == len(lines):
-                return
+            record = record_from(line)
+        except (KeyError, TypeError, ValueError, FailsightError) as error:
             raise EpisodeDataError(f"{path} is damaged at line {number}; delete it and run again.") from error
+        yield record
 
 
 def record_json(record: ForkRecord) -> dict[str, Any]:

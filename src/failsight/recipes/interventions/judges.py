@@ -11,10 +11,10 @@ import numpy as np
 
 from failsight.core.contracts import Predictor
 from failsight.core.errors import CalibrationError
-from failsight.core.types import Array, Outcome, Verdict
+from failsight.core.types import Outcome
 from failsight.episodes.run import Run
 from failsight.evaluation.detection import Scored
-from failsight.evaluation.scoring import replay, score_all
+from failsight.evaluation.scoring import Truth, judged_by_monitor, replay, score_all
 from failsight.monitor.bundle import load_monitor
 from failsight.monitor.calibration import Calibration
 from failsight.monitor.trigger import TriggerRule
@@ -99,30 +99,7 @@ def replay_all(bundle: Path, run: Run, sequences: Sequence[LabelledSequence]) ->
     """The verdicts of a bundle on every labelled episode, as it would have given them live."""
     monitor = load_monitor(bundle, learns=False)
     episodes = run.read([s.ticket for s in sequences])
-    return [_scored(s, replay(monitor, e), monitor.rule) for s, e in zip(sequences, episodes, strict=True)]
-
-
-def _scored(sequence: LabelledSequence, verdicts: Sequence[Verdict], rule: TriggerRule) -> Scored:
-    risks = [v.risk for v in verdicts]
-    unknown = np.full(sequence.dimension.shape[1], np.nan)
-    fired = [t for t, v in enumerate(verdicts) if v.trigger]
-    return Scored(
-        ticket=sequence.ticket,
-        task=sequence.task,
-        condition=sequence.condition,
-        failed=sequence.failed,
-        kind=sequence.kind,
-        onset=sequence.onset,
-        p_fail=_shown(np.array([r.p_fail for r in risks]), np.array([r.judged for r in risks])),
-        alarm=np.array([rule.score(r) for r in risks]),
-        types=np.array([r.type for r in risks]),
-        time_to_failure=np.array([r.time_to_failure for r in risks]),
-        dimension=np.array([r.dimension if len(r.dimension) == len(unknown) else unknown for r in risks]),
-        dimension_labels=sequence.dimension,
-        trigger=fired[0] if fired else None,
-    )
-
-
-def _shown(p_fail: Array, judged: Array) -> Array:
-    """p_fail, or the evidence of a predictor that states no probability."""
-    return np.where(np.isfinite(p_fail), p_fail, judged)
+    return [
+        judged_by_monitor(Truth.of_sequence(s), replay(monitor, e), monitor.rule)
+        for s, e in zip(sequences, episodes, strict=True)
+    ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from failsight.core.textfiles import read_json_object
+from failsight.core.textfiles import read_json_lines, read_json_object
 from failsight.episodes.meta import write_text_atomic
 from failsight.evaluation.intervals import Estimate
 from failsight.evaluation.provenance import commit, versions
@@ -44,7 +44,7 @@ class Study:
 
     def curve(self, name: str, folder: Path, most: int = 400) -> None:
         """Losses of a training folder for the picture, at most so many points."""
-        rows = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+        rows = [row for _, row in read_json_lines(folder / "losses.jsonl")]
         train = [(row["step"], row["total"]) for row in rows if "total" in row]
         valid = [(row["step"], row["valid_total"]) for row in rows if row.get("valid_total", -1) > 0]
         self.curves[name] = {"train": train[:: max(1, len(train) // most)], "valid": valid}
