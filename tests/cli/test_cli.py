@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import write_json_log
 
 from failsight.cli.main import COMMANDS, main
 from failsight.core.errors import FailsightError
@@ -231,3 +232,14 @@ m.version = version
 def test_doctor_runs(capsys):
     main(["doctor"])
     assert "rendering" in capsys.readouterr().out
+
+
+def test_a_format_may_stand_before_the_path_of_a_log(tmp_path, capsys):
+    write_json_log(tmp_path / "log")
+    for i, words in enumerate((("actprobe", str(tmp_path / "log")), (str(tmp_path / "log"), "--format", "actprobe"))):
+        main(["import", *words, "--out", str(tmp_path / f"run{i}")])
+        assert "read as actprobe" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["import", "actprob", str(tmp_path / "log"), "--out", str(tmp_path / "other")])
+    assert stop.value.code == 2
+    assert "Did you mean actprobe" in capsys.readouterr().out

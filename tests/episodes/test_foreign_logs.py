@@ -79,7 +79,7 @@ def test_values_that_are_not_finite_are_missing_and_counted(tmp_path):
     log = read_one(tmp_path, record_with(length=4, steps=steps))
     np.testing.assert_array_equal(log.episodes[0].signals, [[1, 0], [np.nan, 1], [np.nan, 2], [np.nan, np.nan]])
     assert log.notes == ("4 values are not finite numbers and count as missing (a 3, b 1)",)
-    run = import_log(tmp_path / "log", tmp_path / "run", replace(ORIGIN, horizon=None))
+    run = import_log("", tmp_path / "log", tmp_path / "run", replace(ORIGIN, horizon=None))
     assert "4 values are not finite" in run.meta.note
 
 
@@ -97,7 +97,7 @@ def test_an_episode_is_counted_once(tmp_path):
         with (gzip.open if name.endswith("gz") else open)(tmp_path / "log" / name, "wt") as file:
             file.write(json.dumps(record_with()))
     with pytest.raises(EpisodeDataError, match="episode 0 occurs twice"):
-        import_log(tmp_path / "log", tmp_path / "run", ORIGIN)
+        import_log("", tmp_path / "log", tmp_path / "run", ORIGIN)
     log = read_one(tmp_path, record_with(), record_with(episode_id=1))
     assert "1 episodes have exactly the signals of another one" in log.notes[0]
 
@@ -291,7 +291,7 @@ def test_only_files_are_logs(tmp_path, kind):
     }[kind]()
     for source in (path.parent, path) if kind != "folder" else (path.parent,):
         with pytest.raises(EpisodeDataError, match="is not a file"):
-            import_log(source, tmp_path / "run", ORIGIN)
+            import_log("", source, tmp_path / "run", ORIGIN)
 
 
 def test_stray_files_beside_a_log_are_passed_by(tmp_path):
@@ -307,10 +307,10 @@ def test_what_stands_beside_a_run_stays(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine.txt").write_text("precious")
     before = {p.name for p in tmp_path.iterdir()}
-    import_log(path, tmp_path / "run", ORIGIN)
+    import_log("", path, tmp_path / "run", ORIGIN)
     assert {p.name for p in tmp_path.iterdir()} == before | {"run"}
     assert (tmp_path / "run.partial/mine.txt").read_text() == "precious"
     path.write_text("{")
     with pytest.raises(EpisodeDataError):
-        import_log(path, tmp_path / "new/deep/run", ORIGIN)
+        import_log("", path, tmp_path / "new/deep/run", ORIGIN)
     assert {p.name for p in tmp_path.iterdir()} == before | {"run"}

@@ -140,7 +140,7 @@ def broken(tmp_path, kind):
 def test_broken_files_are_named_and_leave_nothing(tmp_path, kind, message):
     folder = broken(tmp_path, kind)
     with pytest.raises(EpisodeDataError, match=message):
-        import_log(folder, tmp_path / "run", ORIGIN)
+        import_log("", folder, tmp_path / "run", ORIGIN)
     assert {p.name for p in tmp_path.iterdir()} <= {"log", "x.npz"}
 
 
@@ -167,7 +167,7 @@ def test_an_existing_run_is_not_overwritten(tmp_path):
     with pytest.raises(StorageError, match="exists already"):
         store_log(log, tmp_path / "run", ORIGIN)
     with pytest.raises(UnknownNameError, match="actprobe"):
-        import_log(tmp_path, tmp_path / "other", ORIGIN, format="actprob")
+        import_log("actprob", tmp_path, tmp_path / "other", ORIGIN)
 
 
 def groot_episode(number, steps=4, **changes):

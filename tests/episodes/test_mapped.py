@@ -122,7 +122,9 @@ WRITERS = {
 def test_the_same_episodes_come_in_whatever_they_were_written_as(tmp_path, write):
     (tmp_path / "log").mkdir()
     write(tmp_path / "log")
-    run = import_log(tmp_path / "log", tmp_path / "run", ORIGIN, options=ReadOptions(fields=read_map(WRITERS[write])))
+    run = import_log(
+        "", tmp_path / "log", tmp_path / "run", ORIGIN, options=ReadOptions(fields=read_map(WRITERS[write]))
+    )
     stored = {(e.meta.task, e.meta.episode): e for e in run.read()}
     assert [column.name for column in run.meta.signals] == ["entropy", "var"]
     assert len(stored) == 6
@@ -213,7 +215,7 @@ def test_actions_and_states_are_stored_as_those_of_our_own_runs(tmp_path):
         chunk = np.repeat(action[:, None], 3, axis=1)
         chunk[2] = chunk[1]  # the second chunk stays in force for a step
         np.savez(tmp_path / f"{i}.npz", success=i % 2, state=state, action=action, chunk=chunk, signals=rng.random(5))
-    run = import_log(tmp_path, tmp_path / "run", ORIGIN)
+    run = import_log("", tmp_path, tmp_path / "run", ORIGIN)
     episode = next(run.read())
     assert episode.states.shape == episode.actions.shape == (5, 4)
     assert episode.chunks.shape == (5, 3, 4)
@@ -229,7 +231,7 @@ def test_actions_and_states_are_stored_as_those_of_our_own_runs(tmp_path):
 def test_a_log_of_actions_alone_has_no_signals_of_its_own(tmp_path):
     for i in range(2):
         np.savez(tmp_path / f"{i}.npz", success=True, state=np.ones((5, 2)), action=np.ones((5, 3)) * i)
-    run = import_log(tmp_path, tmp_path / "run", ORIGIN)
+    run = import_log("", tmp_path, tmp_path / "run", ORIGIN)
     assert run.meta.signals == ()
     assert "exactly" not in run.meta.note
     assert run.meta.action_spec.names == ("action.0", "action.1", "action.2")
@@ -312,7 +314,7 @@ def test_rollouts_of_lerobot(tmp_path, version):
 
 def test_what_is_a_run_already_or_has_no_outcome_is_said(tmp_path):
     np.savez(tmp_path / "0.npz", success=True, state=np.ones((5, 2)), action=np.ones((5, 3)))
-    import_log(tmp_path / "0.npz", tmp_path / "run", ORIGIN)
+    import_log("", tmp_path / "0.npz", tmp_path / "run", ORIGIN)
     with pytest.raises(EpisodeDataError, match=r"a run of failsight already. Next: failsight fit"):
         read_log(tmp_path / "run")
     (tmp_path / "run/meta/failsight/run.json").unlink()

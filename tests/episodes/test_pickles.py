@@ -113,7 +113,7 @@ def test_mist_rollouts_are_read_with_each_state_before_its_action(tmp_path):
         "MIST's success_rollouts.pkl and failure_rollouts.pkl, 3 episodes, 1 failed, 7 actions, 3 states, "
         "hidden states of 5"
     )
-    run = import_log(tmp_path, tmp_path / "run", LogOrigin(policy="openvla", suite="libero", rate_hz=20.0))
+    run = import_log("", tmp_path, tmp_path / "run", LogOrigin(policy="openvla", suite="libero", rate_hz=20.0))
     first = next(run.read())
     assert run.meta.observation_spec.state == ("x_m", "y_m", "z_m")
     assert run.meta.action_spec.names == ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
@@ -146,7 +146,7 @@ def test_file_names_of_openvla_say_how_an_episode_ended(tmp_path):
         ("open_the_drawer", 2, False),
         ("open_the_drawer", 3, True),
     ]
-    stored = next(import_log(tmp_path, tmp_path / "run", LogOrigin(policy="p", suite="s")).read())
+    stored = next(import_log("", tmp_path, tmp_path / "run", LogOrigin(policy="p", suite="s")).read())
     assert (stored.states.shape, stored.actions.shape, stored.hidden.shape) == ((4, 0), (4, 7), (4, 6))
     np.savez(tmp_path / "other.npz", action=np.ones((4, 7)), hidden=np.ones((4, 6)))
     with pytest.raises(EpisodeDataError, match=r"name of .*other.npz does not say"):

@@ -157,7 +157,7 @@ def attempt(folder, name, data, options):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return import_log(folder, folder / "run", ORIGIN, options=options), None
+            return import_log("", folder, folder / "run", ORIGIN, options=options), None
     except FailsightError as error:
         return None, str(error)
     finally:

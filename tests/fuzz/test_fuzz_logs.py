@@ -298,7 +298,7 @@ def attempt(folder, name, data):
     folder.mkdir()
     (folder / name).write_bytes(data)
     try:
-        return import_log(folder / name, folder / "run", ORIGIN), None
+        return import_log("", folder / name, folder / "run", ORIGIN), None
     except FailsightError as error:
         return None, str(error)
 

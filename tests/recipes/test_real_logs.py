@@ -29,7 +29,7 @@ except EpisodeDataError:
 )
 def test_the_default_keeps_its_level_on_real_logs(tmp_path, name, facts, metric, least):
     """Figures of the feasibility study: 500 episodes, 134 failures of which 34 contradict their length; and so on."""
-    data = without_short(read_data(import_log(PLACE / name, tmp_path / "run", ORIGINS[name])))
+    data = without_short(read_data(import_log("", PLACE / name, tmp_path / "run", ORIGINS[name])))
     odd = data.facts.failed & ~data.facts.timed_out
     assert (len(data.facts.task), int(data.facts.failed.sum()), int(odd.sum())) == facts
     folds = splits(PROTOCOLS["folds"], data.facts)

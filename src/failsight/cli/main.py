@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -301,7 +302,7 @@ def main(arguments: Annotated[list[str] | None, tyro.conf.Suppress] = None) -> N
             {name: _checked(name, command) for name, command in COMMANDS.items()},
             prog="failsight",
             description="Robot policies that see their own failures coming. Every command takes --config FILE: its flags as YAML.",
-            args=expand(given, COMMANDS),
+            args=expand(_with_format(given), COMMANDS),
         )
     except FailsightError as error:
         _refuse(str(error))
@@ -319,6 +320,14 @@ def main(arguments: Annotated[list[str] | None, tyro.conf.Suppress] = None) -> N
         what_next = INTERRUPTED.get(given[0] if given else "", "start the same command again")
         say(f"\ninterrupted; {what_next}")
         sys.exit(130)
+
+
+def _with_format(given: list[str]) -> list[str]:
+    """`failsight import actprobe LOGS`: a format may also stand before the path."""
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), given))
+    return (
+        ["import", words[2], "--format", words[1], *given[3:]] if words[:1] == ["import"] and len(words) == 3 else given
+    )
 
 
 def _refuse(sentence: str) -> NoReturn:

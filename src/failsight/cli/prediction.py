@@ -58,7 +58,7 @@ def import_log(
     options = ReadOptions(fields=read_map(map))
     name = Path(os.path.abspath(source)).name
     origin = LogOrigin(policy=policy or name, suite=benchmark or name, horizon=horizon, rate_hz=rate_hz)
-    store(source, out, origin, note=RichReporter().note, format=format, options=options)
+    store(format, source, out, origin, note=RichReporter().note, options=options)
     print_labels(out)
     keep(out)
     console.print(f"run {out}. Next: failsight fit {out}")

@@ -82,17 +82,17 @@ def store_labelled(log: Log, out: Path, origin: LogOrigin, tick: Callable[[], No
 
 
 def import_log(
+    format: str,
     source: Path,
     out: Path,
     origin: LogOrigin,
     tick: Callable[[], None] | None = None,
     note: Callable[[str], None] | None = None,
-    format: str = "",
     options: ReadOptions | None = None,
 ) -> Run:
     """Read the log files at `source` and store them as a labelled run; `note` hears what was found and assumed.
 
-    Raises what `read_log` and `store_labelled` raise.
+    `format`: its name, or "" for the one it is recognised to be in. Raises what `read_log` and `store_labelled` raise.
     """
     require_free(out)
     log, found = read_log(source, format, options)
