@@ -225,7 +225,7 @@ def test_a_band_and_isotonic_probabilities_are_options(run, tmp_path):
     assert monitor.probability.knots
     good = [s for s in read_data(run).sequences if not s.failed]
     fired = [
-        max(fitted.calibrated.band.apply(trace(fitted.predictor, s))) >= fitted.calibrated.thresholds.pooled.threshold
+        max(fitted.calibrated.band.apply(trace(fitted.predictor, s))) >= fitted.thresholds.pooled.threshold
         for s in good
     ]
     assert np.mean(fired) < 0.25
@@ -301,7 +301,7 @@ def test_a_task_without_success_nan_columns_and_constants_are_said(tmp_path):
     assert "action_norm is missing on 5" in text
     assert "eef_z never changes" in text
     assert "task_2 has no success" in text
-    assert fitted.calibrated.thresholds.choose("task_2").basis == "pooled"
+    assert fitted.thresholds.choose("task_2").basis == "pooled"
 
 
 def test_all_constant_signals_are_refused(tmp_path):

@@ -132,7 +132,7 @@ def _fit_log(store: Any, target: Path, options: Any) -> None:
 
     began, note = time.monotonic(), RichReporter().note
     fitted = fit_log(store, target, options, note)
-    pooled = fitted.calibrated.thresholds.pooled
+    pooled = fitted.thresholds.pooled
     console.print(
         f"bundle {target}: alarm at evidence >= {pooled.threshold:.3f} where tasks are pooled, promised false-alarm rate "
         f"{options.alpha:g} from {pooled.successes} successes (95 % upper bound {pooled.alpha_upper:.3f})"

@@ -106,6 +106,26 @@ class LogFitted:
     predictor: Predictor
     calibrated: Calibrated
 
+    @property
+    def data(self) -> DataSet:
+        """All episodes."""
+        return self.read.data
+
+    @property
+    def split(self) -> FitSplit:
+        """Which of them were learned from, validated and calibrated on."""
+        return self.read.split
+
+    @property
+    def rule(self) -> TriggerRule:
+        """When an alarm is raised."""
+        return self.calibrated.rule
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """From which evidence on, by task."""
+        return self.calibrated.thresholds
+
 
 def refuse_log_options(what: str, **given: bool) -> None:
     """Refuse options that only a fit of one detector knows, so that none is dropped. Raises FailsightError."""

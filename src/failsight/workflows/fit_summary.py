@@ -29,7 +29,7 @@ def summarise_log(
     run: Run, fitted: LogFitted, options: LogFitOptions, began: float, note: Callable[[str], None]
 ) -> None:
     """Judge the fitted kind of detector by folds, explain it, and write `summary.json` into the run folder."""
-    data = fitted.read.data
+    data = fitted.data
     note("judging it on held-out folds, beside clock, task prior and permuted labels")
     rows = judge_log(data, [n for n in JUDGED if n != options.detector] + [options.detector], note)
     table = {options.detector: rows.pop(options.detector), **rows}
@@ -59,7 +59,7 @@ def summarise_log(
 
 
 def _calibration(fitted: LogFitted) -> dict[str, Any]:
-    thresholds = fitted.calibrated.thresholds
+    thresholds = fitted.thresholds
     return {
         "alpha": thresholds.pooled.alpha,
         "pooled": thresholds.pooled.as_dict(),
@@ -72,14 +72,14 @@ def _alarms(fitted: LogFitted, most: int = 3) -> list[dict[str, Any]]:
     """Caught failures, missed failures and false alarms among the calibration episodes, with traces and reasons."""
     reference = None
     if isinstance(fitted.predictor, Explained):
-        reference = Reference(fitted.predictor, fitted.read.split.train)
+        reference = Reference(fitted.predictor, fitted.split.train)
     wanted = {"caught": most, "missed": 1, "false alarm": 1}
     rows, used = [], set[tuple[str, str]]()
-    for s in fitted.read.split.calibrate:
+    for s in fitted.split.calibrate:
         evidence = trace(fitted.predictor, s)
         judged = fitted.calibrated.judged(evidence)
-        limit = fitted.calibrated.thresholds.choose(s.task).threshold
-        at = first_trigger(judged, fitted.calibrated.rule, limit)
+        limit = fitted.thresholds.choose(s.task).threshold
+        at = first_trigger(judged, fitted.rule, limit)
         kind = ("missed" if at is None else "caught") if s.failed else ("" if at is None else "false alarm")
         if wanted.get(kind, 0) <= 0 or (kind, s.task) in used:
             continue
@@ -113,15 +113,15 @@ def _alarm(
     }
     if isinstance(fitted.predictor, Explained):
         step = len(evidence) - 1 if at is None else at
-        names = [c.name for c in fitted.read.data.columns]
+        names = [c.name for c in fitted.data.columns]
         found = explain(fitted.predictor, probability, names, s, step, reference)
         row["why"] = {**found.as_dict(), "sentence": found.sentence()}
     return row
 
 
 def _rules(fitted: LogFitted) -> list[dict[str, Any]]:
-    names = [c.name for c in fitted.read.data.columns]
-    rules = learn_rules(fitted.read.split.train, fitted.read.split.calibrate, names)
+    names = [c.name for c in fitted.data.columns]
+    rules = learn_rules(fitted.split.train, fitted.split.calibrate, names)
     return [
         {
             "rule": rule.sentence(),
@@ -134,9 +134,9 @@ def _rules(fitted: LogFitted) -> list[dict[str, Any]]:
 
 
 def _importance(fitted: LogFitted) -> dict[str, Any]:
-    names = [c.name for c in fitted.read.data.columns]
-    cut = max(2, fitted.read.data.facts.horizon // 4)
-    held = (*fitted.read.split.validate, *fitted.read.split.calibrate)
+    names = [c.name for c in fitted.data.columns]
+    cut = max(2, fitted.data.facts.horizon // 4)
+    held = (*fitted.split.validate, *fitted.split.calibrate)
     found = importance(fitted.predictor, held, names, cut, "log")
     ordered = sorted(found.items(), key=lambda item: -item[1].value)
     return {name: estimate.as_dict() for name, estimate in ordered}
