@@ -209,6 +209,21 @@ def test_a_policys_name_that_is_also_a_folder_is_not_guessed(installed, tmp_path
 @pytest.mark.parametrize(
     ("code", "says"),
     [
+        ("import nowhere_to_be_found", "the package 'nowhere_to_be_found' is not installed"),
+        ("raise RuntimeError('no weights')", "cannot be made .RuntimeError: no weights"),
+    ],
+)
+def test_what_a_policy_raises_when_it_is_made_is_one_sentence(tmp_path, monkeypatch, code, says):
+    (tmp_path / "brokenpolicy.py").write_text(f"def make():\n    {code}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "brokenpolicy", raising=False)
+    with pytest.raises(FailsightError, match=says):
+        make_policy("brokenpolicy:make")
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
         ("raise RuntimeError('no licence')", "cannot be loaded .RuntimeError: no licence"),
         ("import nowhere_to_be_found", "needs the module 'nowhere_to_be_found'"),
         ("syntax error", "SyntaxError"),

@@ -13,7 +13,8 @@ FailsightError            bad input or a decided refusal: one sentence, exit cod
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class FailsightError(Exception):
@@ -52,3 +53,17 @@ class StorageError(FailsightError):
 
 class RenderingError(FailsightError):
     """No picture can be drawn: a wrong environment variable or a missing library, named with what to do."""
+
+
+@contextmanager
+def told(what: str, kind: type[FailsightError] = FailsightError) -> Iterator[None]:
+    """What code that may be somebody else's raises becomes one sentence of this kind: "`what` (ValueError: ...)."
+
+    A deliberate refusal goes on as it is.
+    """
+    try:
+        yield
+    except FailsightError:
+        raise
+    except Exception as error:
+        raise kind(f"{what} ({type(error).__name__}: {error}).") from error

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from failsight.core.contracts import StoredPredictor
-from failsight.core.errors import BundleError, FailsightError, UnknownNameError
+from failsight.core.errors import BundleError, UnknownNameError, told
 from failsight.core.registry import is_address, load, load_foreign, require_members
 from failsight.core.types import Array
 from failsight.predictors import PREDICTORS
@@ -44,11 +44,7 @@ def make_predictor(name: str, arrays: Mapping[str, Array]) -> StoredPredictor:
     kind = load_foreign(name)
     if not all(callable(getattr(kind, part, None)) for part in ("reset", "update")):
         raise BundleError(f"{name} is not the class of a predictor.")
-    try:
+    with told(f"{name} cannot be made from this bundle", BundleError):
         made = kind(arrays)
-    except FailsightError:
-        raise
-    except Exception as error:
-        raise BundleError(f"{name} cannot be made from this bundle ({type(error).__name__}: {error}).") from error
     require_members(made, StoredPredictor, f"What {name} makes")
     return made

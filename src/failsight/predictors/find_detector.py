@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from failsight.core.contracts import Predictor, StoredPredictor
-from failsight.core.errors import FailsightError
+from failsight.core.errors import FailsightError, told
 from failsight.core.registry import foreign, require_members, warn_of_claims
 from failsight.predictors.detector import Detector, FitData
 from failsight.predictors.detectors import DETECTORS
@@ -31,11 +31,7 @@ def find_detector(name: str) -> Detector:
 
 def _fit_foreign(name: str, fit: Callable[[FitData], Predictor], data: FitData) -> Predictor:
     """What somebody else's fit raises becomes one sentence that says whose it is."""
-    try:
+    with told(f"The detector {name} cannot be fitted"):
         predictor = fit(data)
-    except FailsightError:
-        raise
-    except Exception as error:
-        raise FailsightError(f"The detector {name} cannot be fitted ({type(error).__name__}: {error}).") from error
     require_members(predictor, StoredPredictor, f"What the detector {name} fits")
     return predictor

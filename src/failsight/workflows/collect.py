@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from failsight.core.errors import FailsightError
+from failsight.core.errors import FailsightError, told
 from failsight.core.types import EpisodeKey, Outcome
 from failsight.episodes.meta import EpisodeMeta, RunMeta
 from failsight.episodes.run import Run
@@ -20,7 +20,7 @@ from failsight.monitor.bundle import load_monitor, save_adapted
 from failsight.runtime.bench import Bench
 from failsight.runtime.collect import collect, committed, tensor_shapes
 from failsight.workflows.forks import fork_bench
-from failsight.workflows.wiring import find_operator, labeler_of, make_bench, make_labeler, make_policy, make_sim, told
+from failsight.workflows.wiring import find_operator, labeler_of, make_bench, make_labeler, make_policy, make_sim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def collect_run(
         raise FailsightError(f"Arm {options.arm} acts on alarms; say whose with --monitor BUNDLE.")
     require_live(options)
     bundle = "" if options.monitor is None else load_monitor(options.monitor, policy).fingerprint
-    with told(f"The first inference of {options.policy} in {options.sim}"):
+    with told(f"The first inference of {options.policy} in {options.sim} failed"):
         shapes = tensor_shapes(policy, sim, plan[0])
     meta = RunMeta(
         action_spec=policy.action_spec,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from failsight.core.errors import UnknownNameError
+from failsight.core.errors import UnknownNameError, told
 from failsight.core.types import EpisodeKey
-from failsight.workflows.wiring import find_sim, make_sim, told
+from failsight.workflows.wiring import find_sim, make_sim
 
 
 def make_plan(sim: str, tasks: Sequence[str], seeds: Sequence[int], trials: int, mix: str) -> tuple[EpisodeKey, ...]:
@@ -24,7 +24,7 @@ def tasks_of(sim: str) -> list[str]:
     if named:
         return list(named)
     env = make_sim(sim)
-    with told(f"Listing the tasks of {sim}"):
+    with told(f"Listing the tasks of {sim} failed"):
         names = [task.id for task in env.tasks()]
         env.close()
     return names

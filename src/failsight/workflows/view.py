@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from failsight.core.contracts import Labels
-from failsight.core.errors import EpisodeDataError, FailsightError, StorageError
+from failsight.core.errors import EpisodeDataError, FailsightError, StorageError, told
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array
 from failsight.episodes.disk import writing
@@ -22,7 +22,7 @@ from failsight.episodes.verdicts import alarm_steps, read_verdicts
 from failsight.episodes.video import VideoWriter, frames_per_second
 from failsight.labels.table import read_labels
 from failsight.workflows.films import strip
-from failsight.workflows.wiring import make_sim, told
+from failsight.workflows.wiring import make_sim
 
 _FRAMES = 8
 
@@ -36,7 +36,7 @@ def pictures_of(run: Run, episode: Episode) -> list[Array]:
     if not hasattr(sim, "render"):
         raise FailsightError(f"Simulator {run.meta.sim} draws nothing for people: it has no render().")
     pictures = []
-    with told(f"Running episode {episode.meta.ticket} again in {run.meta.sim}"):
+    with told(f"Running episode {episode.meta.ticket} again in {run.meta.sim} failed"):
         sim.reset(options={"key": episode.meta.key})
         for action in episode.actions:
             pictures.append(np.asarray(sim.render()))

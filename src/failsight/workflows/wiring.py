@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from failsight.core.contracts import Labeler, Operator, Policy, Sim
-from failsight.core.errors import FailsightError
+from failsight.core.errors import FailsightError, told
 from failsight.core.foreign import read_file_name
 from failsight.core.registry import claims, load, load_foreign, require_members, resolve
 from failsight.core.sim_entry import SimEntry
@@ -39,12 +39,8 @@ def make_sim(name: str) -> Sim:
     not installed.
     """
     entry = find_sim(name)
-    try:
-        with explained():
-            sim: Sim = _make(f"Simulator {name}", entry.make, entry.install, images="on_demand")
-    except ModuleNotFoundError as error:
-        advice = f" Try: {entry.install}" if entry.install else ""
-        raise FailsightError(f"Simulator {name}: the package {error.name!r} is not installed.{advice}") from error
+    with explained():
+        sim: Sim = _make(f"Simulator {name}", entry.make, entry.install, images="on_demand")
     require_members(sim, Sim, f"Simulator {name}")
     return sim
 
@@ -82,17 +78,6 @@ def find_operator(sim: str) -> Operator | None:
     return operator
 
 
-@contextmanager
-def told(what: str) -> Iterator[None]:
-    """What code that may be somebody else's raises outside an episode becomes one sentence that says where."""
-    try:
-        yield
-    except FailsightError:
-        raise
-    except Exception as error:
-        raise FailsightError(f"{what} failed ({type(error).__name__}: {error}).") from error
-
-
 def make_bench(sim: str, policy: str) -> Bench:
     """Simulator and policy of one worker process."""
     return Bench(make_sim(sim), make_policy(policy))
@@ -126,15 +111,24 @@ def make_labeler(run: Run) -> Labeler:
 
 def _make(what: str, address: str, install: str = "", *arguments: Any, **options: Any) -> Any:
     """Call what an entry names. What somebody else's code raises becomes one sentence that says whose it is."""
-    if address.startswith("failsight."):
-        return load(address)(*arguments, **options)
-    return _called(f"{what} ({address})", load_foreign(address, install=install), *arguments, **options)
+    if not address.startswith("failsight."):
+        build = load_foreign(address, install=install)
+        return _called(f"{what} ({address})", build, install, *arguments, **options)
+    with _needing(what, install):
+        made = load(address, install) if install else load(address)
+        return made(*arguments, **options)
 
 
-def _called(what: str, build: Any, *arguments: Any, **options: Any) -> Any:
-    try:
+def _called(what: str, build: Any, install: str = "", *arguments: Any, **options: Any) -> Any:
+    with told(f"{what} cannot be made"), _needing(what, install):
         return build(*arguments, **options)
-    except (FailsightError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        raise FailsightError(f"{what} cannot be made ({type(error).__name__}: {error}).") from error
+
+
+@contextmanager
+def _needing(what: str, install: str) -> Iterator[None]:
+    """A package that is missing is named, with what to type where that is known. Raises FailsightError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        advice = f" Try: {install}" if install else ""
+        raise FailsightError(f"{what}: the package {error.name!r} is not installed.{advice}") from error
