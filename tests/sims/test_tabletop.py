@@ -10,7 +10,7 @@ from failsight.core.errors import EpisodeDataError, FailsightError, UnknownNameE
 from failsight.core.types import EpisodeKey, Perturbation
 from failsight.sims.tabletop import register_envs
 from failsight.sims.tabletop.env import TabletopEnv
-from failsight.sims.tabletop.expert import TabletopExpert, TabletopOperator
+from failsight.sims.tabletop.expert import TabletopExpert
 from failsight.sims.tabletop.perturbations import KINDS, disturb
 from failsight.sims.tabletop.tasks import TASKS, find_task
 
@@ -187,15 +187,6 @@ def test_hitting_the_wall_is_a_contact_event_with_force_and_normal(env):
     assert hits
     assert hits[-1].value > 2.0
     assert np.linalg.norm(hits[-1].normal) == pytest.approx(1, abs=1e-6)
-
-
-def test_the_operator_turns_along_a_wall_beside_the_object(env):
-    env.reset(options={"key": key("obstacle-red-cube-left", 3)})
-    wall = env.wall_y()
-    beside, far = np.array([0.22, wall + 0.03, 0.02]), np.array([0.22, wall + 0.1, 0.02])
-    assert abs(TabletopOperator()._grasp_yaw(env, "red_cube", beside)) > 1.0
-    assert abs(TabletopOperator()._grasp_yaw(env, "red_cube", far)) < 0.8
-    assert abs(TabletopExpert()._grasp_yaw(env, "red_cube", beside)) < 0.8
 
 
 def test_closing_on_nothing_is_a_missed_closing(env):

@@ -6,7 +6,7 @@ from failsight.sims.tabletop.tasks import TASKS
 
 ENTRY = SimEntry(
     make="failsight.sims.tabletop.env:TabletopEnv",
-    operator="failsight.sims.tabletop.expert:TabletopOperator",
+    operator="failsight.sims.tabletop.operator:TabletopOperator",
     tasks=tuple(TASKS),
     kinds=KINDS,
     mixes={

@@ -216,6 +216,15 @@ class TabletopEnv(EpisodeEnv):
         w, x, y, z = self._data.body(name).xquat
         return float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
 
+    def axes(self, name: str) -> Array:
+        """(3, 3) the three axes of an object in the world, one a column."""
+        return np.array(self._data.body(name).xmat).reshape(3, 3)
+
+    @property
+    def steps(self) -> int:
+        """Control ticks since the reset."""
+        return self._step
+
     @property
     def held(self) -> str | None:
         """The object held now."""

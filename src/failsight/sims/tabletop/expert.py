@@ -1,4 +1,7 @@
-"""A scripted, state-feedback expert: sees the simulator's truth, needs no memory, so it can take over anywhere."""
+"""The demonstrator: a scripted, state-feedback expert that sees the simulator's truth and needs no memory.
+
+The shipped policies learned from what it does, so it stays as it is; who takes over from a policy is `operator`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,6 @@ HOVER_M = 0.09
 """Approach height of the tool centre point above the object's centre."""
 CARRY_M = 0.17
 """Carrying height: the held object's underside clears the wall by 5 cm."""
-_PALM_CLEARANCE_M = 0.038
-"""Distance from the wall's middle at which the turned palm passes it."""
 _GAIN = 0.6
 """Share of the remaining way commanded per step, so that the last centimetre is slow."""
 
@@ -39,7 +40,7 @@ class TabletopExpert:
     def _approach(
         self, sim: TabletopEnv, target: str, tcp: Array, yaw: float, opening: float
     ) -> tuple[Array, bool, float]:
-        point = self._grasp_point(sim, target)
+        point = sim.position(target)
         turn = self._grasp_yaw(sim, target, point)
         off = float(np.hypot(*(point[:2] - tcp[:2])))
         aligned = off < 0.008 and abs(turn - yaw) < 0.12
@@ -85,11 +86,7 @@ class TabletopExpert:
         """Cubes are stacked face on face; for bins the yaw stays."""
         if goal_name not in OBJECTS:
             return yaw
-        return yaw + _nearest_face(sim.yaw(goal_name) - sim.yaw(target))
-
-    def _grasp_point(self, sim: TabletopEnv, target: str) -> Array:
-        """(3,) where to close the fingers."""
-        return sim.position(target)
+        return yaw + nearest_face(sim.yaw(goal_name) - sim.yaw(target))
 
     def _neighbours(self, sim: TabletopEnv, target: str, point: Array) -> list[Array]:
         """(2,) offsets from the target to whatever stands close enough to be in the fingers' way."""
@@ -98,7 +95,7 @@ class TabletopExpert:
 
     def _grasp_yaw(self, sim: TabletopEnv, target: str, point: Array) -> float:
         """The cube's face direction nearest 0, turned by a right angle when a neighbour is in the fingers' way."""
-        face = 0.0 if "cylinder" in target else _nearest_face(sim.yaw(target))
+        face = 0.0 if "cylinder" in target else nearest_face(sim.yaw(target))
         close = self._neighbours(sim, target, point)
         if not close:
             return float(face)
@@ -124,31 +121,6 @@ class TabletopExpert:
         return action
 
 
-class TabletopOperator(TabletopExpert):
-    """The person who is called: turns the gripper along a wall beside the object and grasps off-centre, away from it.
-
-    The demonstrations come from `TabletopExpert`, whose objects never lie that close to a wall; a person is called to
-    what went wrong, which is often right there.
-    """
-
-    def _grasp_point(self, sim: TabletopEnv, target: str) -> Array:
-        """Up to 1 cm from the object's centre, so that the palm clears the wall."""
-        point, wall_y = sim.position(target), sim.wall_y()
-        if wall_y is not None:
-            gap = point[1] - wall_y
-            missing = min(0.010, max(0.0, _PALM_CLEARANCE_M - abs(gap)))
-            point[1] += np.sign(gap) * missing
-        return point
-
-    def _neighbours(self, sim: TabletopEnv, target: str, point: Array) -> list[Array]:
-        """Also the nearest point of the wall."""
-        near = super()._neighbours(sim, target, point)
-        wall_y = sim.wall_y()
-        if wall_y is not None and abs(wall_y - point[1]) < 0.065:
-            near.append(np.array([0.0, wall_y - point[1]]))
-        return near
-
-
-def _nearest_face(angle: float) -> float:
+def nearest_face(angle: float) -> float:
     """The equivalent rotation of a square in [-45, 45) degrees, rad."""
     return float((angle + np.pi / 4) % (np.pi / 2) - np.pi / 4)
