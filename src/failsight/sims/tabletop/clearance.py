@@ -53,14 +53,17 @@ def obstacles(sim: TabletopEnv, *without: str) -> Array:
 
 
 def best_grasp(around: Array, place: Array, yaws: Sequence[float]) -> Grasp:
-    """The grasp of an object at `place` (3,) with most room among `around`; close calls go to the least turned one."""
+    """The grasp of an object at `place` (3,) with most room among the points `around` (n, 3); close calls go to the least turned one."""
     near = around[np.hypot(*(around[:, :2] - place[:2]).T) < _NEAR_M]
     grasps = [_grasp(near, place, yaw, offset) for yaw in yaws for offset in _OFFSETS]
     return max(grasps, key=lambda grasp: _worth(grasp, place))
 
 
 def highest_between(around: Array, start: Array, end: Array, reach_m: float) -> float:
-    """Top (m) of the highest obstacle within `reach_m` of the straight way between two points; 0 where there is none."""
+    """Top (m) of the highest of the points `around` (n, 3) within `reach_m` of the straight way between two points (3,).
+
+    0 where there is none.
+    """
     way = end[:2] - start[:2]
     offset = around[:, :2] - start[:2]
     share = np.clip(offset @ way / max(float(way @ way), 1e-9), 0, 1)
