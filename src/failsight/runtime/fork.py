@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from failsight.core.contracts import Monitor, Policy, Sim
 from failsight.core.types import Array, Decision, DecisionKind, Driver, PolicyOutput, Step, Verdict
@@ -12,6 +13,21 @@ from failsight.runtime.trace import Trace
 
 Pending = tuple[Step, Verdict]
 """A tick between its halves: what was seen, and what the monitor says of it."""
+
+
+class Sent(NamedTuple):
+    """A tick whose command was sent, before it is known what became of it."""
+
+    step: Step
+    verdict: Verdict
+    decision: Decision
+    driver: Driver
+    action: Array
+    """(A,) what was sent."""
+    guard: str
+    """What the guard did."""
+    images: Mapping[str, Array]
+    """(H, W, 3) pictures from before the command; empty unless an observer wants them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +49,8 @@ class LoopState:
 
     @property
     def planned(self) -> Array | None:
-        """(A,) the policy's action of this tick; None: it is past the end of its chunk, or has none yet."""
-        if self.output is None or int(self.cursor) >= len(self.output.chunk):
+        """(A,) the policy's action of this tick; None: it is past the end of its chunk, or has to infer afresh first."""
+        if self.output is None or self.stale or int(self.cursor) >= len(self.output.chunk):
             return None
         action: Array = self.output.chunk[int(self.cursor)]
         return action
@@ -42,6 +58,8 @@ class LoopState:
     @property
     def past_end(self) -> str:
         """Why nothing is planned, if nothing is."""
+        if self.stale:
+            return "the policy has not inferred afresh since somebody else acted"
         length = 0 if self.output is None else len(self.output.chunk)
         return f"the policy is past the end of its chunk of {length} actions"
 

@@ -17,7 +17,8 @@ from failsight.core.contracts import Intervention
 from failsight.core.types import SILENT, Decision, DecisionKind, EpisodeKey, Outcome, Step, Tick, Verdict
 from failsight.interventions.fitness import require_robot
 from failsight.runtime.episode import Episode
-from failsight.runtime.fork import Parts, Pending, Snapshot
+from failsight.runtime.fork import Parts, Pending, Sent, Snapshot
+from failsight.runtime.robot import Answer
 from failsight.runtime.trace import Trace
 
 
@@ -76,21 +77,26 @@ class Loop(Episode):
         images = self.sim.observe() if self._films else {}
         self._who = "robot"
         self.robot.send(action)
-        answer = self.robot.answer()
-        self._tell(
-            _tick(
-                step,
-                verdict,
-                decision,
-                driver=driver,
-                action=action,
-                guard=self._guard.take_note(),
-                success=answer.success,
-                over=answer.over,
-                events=answer.events,
-                images=images,
-            )
+        self._sent(Sent(step, verdict, decision, driver, action, self._guard.take_note(), images))
+
+    def _sent(self, sent: Sent) -> None:
+        self._finish(sent, self.robot.answer())
+
+    def _finish(self, sent: Sent, answer: Answer) -> None:
+        step, verdict, decision, driver, action, guard, images = sent
+        told = _tick(
+            step,
+            verdict,
+            decision,
+            driver=driver,
+            action=action,
+            guard=guard,
+            success=answer.success,
+            over=answer.over,
+            events=answer.events,
+            images=images,
         )
+        self._tell(told)
         self.at = self.at.after(action, answer.state, driver, decision)
         if answer.over:
             self._end(Outcome.SUCCESS if answer.success else Outcome.FAILURE)
