@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from failsight.episodes.images import png_bytes
+from failsight.storage.images import png_bytes
 
 CAMERA = "observation.images.front"
 SIDE = 32

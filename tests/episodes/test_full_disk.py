@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from failsight.core.errors import StorageError
-from failsight.episodes.video import VideoWriter
+from failsight.storage.video import VideoWriter
 
 SCRIPT = """
 import json, resource, signal, sys
@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_store import make_meta, seal
 from failsight.core.errors import FailsightError, StorageError
-from failsight.episodes.lock import writing_alone
+from failsight.storage.lock import writing_alone
 from failsight.episodes.run import Run
 from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import label_run, read_labels
@@ -78,7 +78,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from failsight.core.errors import StorageError
-from failsight.episodes.video import VideoWriter
+from failsight.storage.video import VideoWriter
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 

@@ -22,7 +22,7 @@ from lerobot_data import (
 
 from failsight.core.errors import EpisodeDataError
 from failsight.episodes.formats.lerobot import LeRobotFolder, _names
-from failsight.episodes.pictures import embedded
+from failsight.storage.pictures import embedded
 
 
 def greys(item):
@@ -202,7 +202,7 @@ def test_pictures_of_another_size_or_kind_are_refused(tmp_path):
 
 
 def test_pictures_beside_the_rows_are_found(tmp_path):
-    from failsight.episodes.images import write_png
+    from failsight.storage.images import write_png
 
     write_png(tmp_path / "a.png", flat([40])[0])
     assert embedded({"bytes": None, "path": "a.png"}, tmp_path, (SIDE, SIDE), "here").mean() == 40

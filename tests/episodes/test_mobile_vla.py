@@ -10,8 +10,8 @@ import pytest
 
 from failsight.core.errors import EpisodeDataError
 from failsight.episodes.demonstrations import Demonstration
-from failsight.episodes.formats.hdf5_glance import require_harmless
 from failsight.episodes.formats.mobile_vla import files_of, read_episode, read_folder, write_episode
+from failsight.storage.hdf5_glance import require_harmless
 
 FRAMES = 6
 

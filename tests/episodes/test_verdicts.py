@@ -8,7 +8,6 @@ from test_store import make_meta
 
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Outcome
-from failsight.episodes.parquet import read_table, write_table
 from failsight.episodes.recorder import EpisodeRecorder
 from failsight.episodes.run import Run
 from failsight.episodes.seal import seal
@@ -17,6 +16,7 @@ from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import label_run, read_labels
 from failsight.runtime import collect as collecting
 from failsight.runtime.collect import prepare, record_episode
+from failsight.storage.parquet import read_table, write_table
 from failsight.workflows.episodes import EpisodeFilter, list_episodes
 
 JUDGE = Judge(bundle="b1/2", policy="point")

@@ -10,10 +10,10 @@ from test_store import make_run
 
 from failsight.cli.main import main
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.checksums import PLACE
-from failsight.episodes.parquet import read_table, write_table
 from failsight.episodes.run import Run
 from failsight.episodes.verify import verify_run
+from failsight.storage.checksums import PLACE
+from failsight.storage.parquet import read_table, write_table
 
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/failsight/episodes.parquet"

@@ -23,7 +23,6 @@ from test_store import make_meta
 
 from failsight.cli.main import main
 from failsight.core.errors import FailsightError
-from failsight.episodes.checksums import PLACE
 from failsight.episodes.run import Run
 from failsight.episodes.seal import seal
 from failsight.episodes.verdicts import Judge, VerdictRow, read_verdicts, write_verdicts
@@ -32,6 +31,7 @@ from failsight.labels.outcome import OutcomeLabeler
 from failsight.labels.table import label_run, read_labels
 from failsight.predictors.dataset import build_sequences
 from failsight.runtime.collect import committed, prepare, record_episode
+from failsight.storage.checksums import PLACE
 from failsight.workflows.data_sets import open_data
 
 LIMIT_S = 5

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.images import write_png
 from failsight.interventions.arms import ARMS, arm_words
 from failsight.reports.html import render, write_report
 from failsight.reports.verdict import claims, number
+from failsight.storage.images import write_png
 
 
 def e(value, low=None, high=None, n=40):

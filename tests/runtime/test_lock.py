@@ -10,15 +10,15 @@ import pytest
 from test_collect import bench, collect_all, content, make_meta
 
 from failsight.core.errors import FailsightError, StorageError
-from failsight.episodes import lock
-from failsight.episodes.lock import writing_alone
 from failsight.episodes.run import Run
 from failsight.runtime.collect import collect, prepare, record_episode
+from failsight.storage import lock
+from failsight.storage.lock import writing_alone
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from failsight.episodes.lock import writing_alone
+from failsight.storage.lock import writing_alone
 with writing_alone(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from failsight.episodes.meta import RunMeta
-from failsight.episodes.video import CODEC
+from failsight.storage.video import CODEC
 
 _DTYPES = {"halffloat": "float16", "float": "float32", "double": "float64"}
 _HALF = ("policy.hidden", "policy.samples", "policy.members")

@@ -12,8 +12,8 @@ from failsight.core.errors import EpisodeDataError, FailsightError
 from failsight.core.foreign import read_count, read_file_name, read_number, read_success
 from failsight.core.specs import ActionSpec, ObservationSpec, SignalColumn
 from failsight.core.types import EpisodeKey, Outcome, Perturbation
-from failsight.episodes.checksums import require_sealed
-from failsight.episodes.disk import write_bytes_atomic
+from failsight.storage.checksums import require_sealed
+from failsight.storage.disk import write_bytes_atomic
 
 FORMAT_VERSION = 1
 """Of `meta/failsight`; a run of another version is refused by name."""

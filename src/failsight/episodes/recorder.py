@@ -19,11 +19,11 @@ import pyarrow as pa
 
 from failsight.core.errors import EpisodeDataError, StorageError
 from failsight.core.types import Array, Event, Step, Tick
-from failsight.episodes.disk import writing
 from failsight.episodes.meta import EpisodeMeta
-from failsight.episodes.parquet import write_table
 from failsight.episodes.verdicts import Judge, VerdictRow, row_of, verdict_table
-from failsight.episodes.video import VideoWriter
+from failsight.storage.disk import writing
+from failsight.storage.parquet import write_table
+from failsight.storage.video import VideoWriter
 
 VERDICTS = "verdicts.parquet"
 _FLUSH = 30

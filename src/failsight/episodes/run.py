@@ -15,12 +15,12 @@ import pyarrow as pa
 from failsight.core.errors import EpisodeDataError
 from failsight.core.foreign import read_count, read_number
 from failsight.core.types import Array, Event, PolicyOutput, Step
-from failsight.episodes.checksums import not_sealed, read_checksums
 from failsight.episodes.consistency import columns_fit, index_fits, plan_fits, rows_fit
 from failsight.episodes.layout import empty_steps
 from failsight.episodes.meta import EpisodeMeta, RunMeta
-from failsight.episodes.parquet import footer_digest, read_frame, read_table
 from failsight.episodes.seal import column_values
+from failsight.storage.checksums import not_sealed, read_checksums
+from failsight.storage.parquet import footer_digest, read_frame, read_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,16 +21,16 @@ import pyarrow.compute as pc
 
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Array
-from failsight.episodes.checksums import PLACE, checksums_json
 from failsight.episodes.consistency import INDEX_COLUMNS, with_steps
-from failsight.episodes.disk import reason, writing
 from failsight.episodes.layout import empty_steps, run_info
 from failsight.episodes.meta import EpisodeMeta, RunMeta
-from failsight.episodes.parquet import TableWriter, footer_digest, read_table, write_frame
 from failsight.episodes.recorder import VERDICTS, clear_recordings, committed_tickets, episode_folder, to_arrow
-from failsight.episodes.statistics import Entry, PictureLevels, as_columns, levels_of_video, vector_statistics
 from failsight.episodes.verdicts import judge_of, store_verdicts
-from failsight.episodes.video import frames_per_second
+from failsight.storage.checksums import PLACE, checksums_json
+from failsight.storage.disk import reason, writing
+from failsight.storage.parquet import TableWriter, footer_digest, read_table, write_frame
+from failsight.storage.statistics import Entry, PictureLevels, as_columns, levels_of_video, vector_statistics
+from failsight.storage.video import frames_per_second
 
 _ROW_GROUP = 100
 _FILE_BYTES = 100 * 2**20

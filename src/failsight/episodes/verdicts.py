@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import CONTINUE, SILENT, Tick
-from failsight.episodes.derived import read_derived, write_derived
+from failsight.storage.derived import read_derived, write_derived
 
 UNMONITORED = "unmonitored"
 """Name of the table of episodes that ran without a bundle: their guard events and decisions."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.checksums import PLACE, digest_of, read_checksums
-from failsight.episodes.disk import reason
-from failsight.episodes.parquet import damaged_rows, read_frame, read_table
 from failsight.episodes.run import Run, is_sealed
+from failsight.storage.checksums import PLACE, digest_of, read_checksums
+from failsight.storage.disk import reason
+from failsight.storage.parquet import damaged_rows, read_frame, read_table
 
 _VIDEO = re.compile(r"videos/[^/]+/chunk-(\d+)/file-(\d+)\.mp4")
 _DATA = re.compile(r"data/chunk-\d+/file-(\d+)\.parquet")

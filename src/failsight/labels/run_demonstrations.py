@@ -10,7 +10,6 @@ import numpy as np
 
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Array, Outcome
-from failsight.episodes.checksums import require_whole
 from failsight.episodes.consistency import with_steps
 from failsight.episodes.demonstrations import Demonstration
 from failsight.episodes.formats.format import DemonstrationFormat, Demonstrations, Format, ReadOptions
@@ -18,6 +17,7 @@ from failsight.episodes.formats.lerobot import LeRobotFolder
 from failsight.episodes.run import Run
 from failsight.labels.failure_tokens import read_tokens, tokens_of
 from failsight.labels.table import read_labels
+from failsight.storage.checksums import require_whole
 
 
 def _sniff(path: Path) -> str:

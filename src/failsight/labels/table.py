@@ -13,9 +13,9 @@ from failsight.core.contracts import Labeler, Labels
 from failsight.core.errors import EpisodeDataError, FailsightError
 from failsight.core.foreign import read_count, read_success
 from failsight.core.types import FAILURE_TYPES, Outcome
-from failsight.episodes.derived import read_derived, write_derived
 from failsight.episodes.meta import EpisodeMeta
 from failsight.episodes.run import Episode, Run
+from failsight.storage.derived import read_derived, write_derived
 
 _HAD_EVENTS = ("tabletop", "navigation", "navigation-2d")
 """Simulators whose runs were labelled from events before a run said what labels it."""

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from failsight.core.errors import FailsightError, UnknownNameError
-from failsight.episodes.lock import writing_alone
 from failsight.episodes.meta import write_text_atomic
 from failsight.predictors.fit_recurrent import RecurrentOptions
 from failsight.recipes.bench.options import BenchOptions
@@ -24,6 +23,7 @@ from failsight.recipes.studies.failure_head import run_failure_head
 from failsight.recipes.studies.lattice_ablation import run_lattice_ablation
 from failsight.recipes.studies.mobile_vla import run_mobile_vla
 from failsight.reports.html import write_report
+from failsight.storage.lock import writing_alone
 from failsight.workflows.fit_ensemble import FitOptions
 from failsight.workflows.progress import Reporter
 

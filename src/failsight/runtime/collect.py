@@ -13,16 +13,16 @@ from failsight.core.contracts import Policy, Sim
 from failsight.core.errors import FailsightError, StorageError
 from failsight.core.rng import keyed_rng
 from failsight.core.types import EpisodeKey, Outcome, Task
-from failsight.episodes.lock import holds_files, writing_alone
 from failsight.episodes.meta import EpisodeMeta, RunMeta
 from failsight.episodes.recorder import EpisodeRecorder, clear_recordings, committed_tickets, episode_folder
 from failsight.episodes.run import Run, is_sealed
 from failsight.episodes.seal import clear_leftovers, read_episode_meta, seal
-from failsight.episodes.video import frames_per_second
 from failsight.runtime.bench import Bench
 from failsight.runtime.loop import run_episode
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import SIMULATOR_RESET, ErrorStreak
+from failsight.storage.lock import holds_files, writing_alone
+from failsight.storage.video import frames_per_second
 
 
 def record_episode(root: Path, video_share: float, bench: Bench, ticket: tuple[int, EpisodeKey]) -> EpisodeMeta:

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from failsight.episodes.parquet import read_table, write_table
 from failsight.episodes.verdicts import Judge, verdict_table
+from failsight.storage.parquet import read_table, write_table
 from failsight.workflows.forks import ForkRecord
 
 _COUNTED = ("blind", "held", "clipped", "latched")

@@ -15,12 +15,12 @@ from failsight.core.contracts import Labels
 from failsight.core.errors import EpisodeDataError, FailsightError, StorageError, told
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array
-from failsight.episodes.disk import writing
-from failsight.episodes.images import write_png
 from failsight.episodes.run import Episode, Run
 from failsight.episodes.verdicts import alarm_steps, read_verdicts
-from failsight.episodes.video import VideoWriter, frames_per_second
 from failsight.labels.table import read_labels
+from failsight.storage.disk import writing
+from failsight.storage.images import write_png
+from failsight.storage.video import VideoWriter, frames_per_second
 from failsight.workflows.films import strip
 from failsight.workflows.wiring import make_sim
 

@@ -24,8 +24,8 @@ from failsight.episodes.formats.actprobe_npz import NpzNotes, read_npz
 from failsight.episodes.formats.format import Format, LogFormat, ReadOptions, named_like
 from failsight.episodes.formats.json_lines import read_records
 from failsight.episodes.formats.log_steps import StepReader, StepTable
-from failsight.episodes.formats.npz_members import member_names
 from failsight.episodes.logged import Log, LoggedEpisode, notes_about, read_instruction
+from failsight.storage.npz_members import member_names
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".npz")
 _KINDS = {".jsonl": "JSON lines", ".jsonl.gz": "packed JSON lines", ".npz": "npz"}

@@ -18,8 +18,8 @@ import numpy as np
 from failsight.core.errors import EpisodeDataError
 from failsight.core.foreign import read_array, read_count, read_success
 from failsight.core.types import Array
-from failsight.episodes.formats.npz_members import MEMBER_LIMIT, read_members
 from failsight.episodes.logged import LoggedEpisode, read_instruction
+from failsight.storage.npz_members import MEMBER_LIMIT, read_members
 
 COLUMNS = (
     *("action_norm", "gripper_oscillation", "denoising_curvature", "eef_z", "chunk_mse", "chunk_mse_mmd"),

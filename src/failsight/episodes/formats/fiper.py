@@ -20,9 +20,9 @@ from failsight.core.types import Array
 from failsight.episodes.formats.fields import Fields
 from failsight.episodes.formats.format import Format, LogFormat, ReadOptions, named_like
 from failsight.episodes.formats.mapped import log_of, with_note
-from failsight.episodes.formats.pickles import read_pickles
 from failsight.episodes.formats.rows import Sheet
 from failsight.episodes.logged import Log
+from failsight.storage.pickles import read_pickles
 
 _FOLDERS = ("calibration", "test")
 _OUTCOME = re.compile(r"(?:^|_)([sf])(?:_|$)")

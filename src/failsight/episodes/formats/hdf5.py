@@ -17,7 +17,7 @@ import numpy as np
 
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Array
-from failsight.episodes.disk import reason
+from failsight.storage.disk import reason
 
 MOST_BYTES = 4 * 2**30
 """Of one dataset in memory."""

@@ -16,10 +16,10 @@ from failsight.core.types import Array
 from failsight.episodes.formats.fields import SCALARS, Fields
 from failsight.episodes.formats.format import Format, LogFormat
 from failsight.episodes.formats.hdf5 import hdf5_file, read_dataset
-from failsight.episodes.formats.hdf5_glance import require_harmless
 from failsight.episodes.formats.mapped import Source
 from failsight.episodes.formats.npz_arrays import sheets_of_arrays
 from failsight.episodes.formats.rows import Sheet
+from failsight.storage.hdf5_glance import require_harmless
 
 _DEEPEST, _MOST = 4, 100_000
 """Levels of groups, and objects of a file, that are looked at."""

@@ -23,7 +23,7 @@ from failsight.core.types import Array
 from failsight.episodes.demonstrations import Demonstration
 from failsight.episodes.formats.format import DemonstrationFormat, Demonstrations, Format, ReadOptions
 from failsight.episodes.formats.lerobot_rows import EpisodeRows, Rows, read_columns, read_schema, vectors
-from failsight.episodes.pictures import Video, embedded, inside, require_room
+from failsight.storage.pictures import Video, embedded, inside, require_room
 
 MOST_FPS, MOST_ENTRIES = 10_000.0, 4096
 

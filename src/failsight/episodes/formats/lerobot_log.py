@@ -21,7 +21,7 @@ from failsight.episodes.formats.json_lines import read_records
 from failsight.episodes.formats.mapped import dimension_of, log_of, with_note
 from failsight.episodes.formats.parquet_rows import parquet_names, parquet_sheets
 from failsight.episodes.logged import Log
-from failsight.episodes.parquet import read_frame
+from failsight.storage.parquet import read_frame
 
 _FIELDS = {"success": "next.success", "episode": "episode_index", "step": "frame_index", "task": "task_index"}
 _OPTIONAL = {"action": "action", "state": "observation.state"}

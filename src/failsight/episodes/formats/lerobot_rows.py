@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from failsight.core.errors import EpisodeDataError
 from failsight.core.foreign import read_array
 from failsight.core.types import Array
-from failsight.episodes.disk import reason
-from failsight.episodes.parquet import read_table
+from failsight.storage.disk import reason
+from failsight.storage.parquet import read_table
 
 MOST_ROWS = 50_000_000
 MOST_BYTES = 8 * 2**30

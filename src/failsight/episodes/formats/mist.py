@@ -20,9 +20,9 @@ from failsight.core.types import Array
 from failsight.episodes.formats.fields import Fields
 from failsight.episodes.formats.format import Format, LogFormat, ReadOptions
 from failsight.episodes.formats.mapped import log_of, with_note
-from failsight.episodes.formats.pickles import read_pickles
 from failsight.episodes.formats.rows import Sheet
 from failsight.episodes.logged import Log
+from failsight.storage.pickles import read_pickles
 
 FILES = {"success_rollouts.pkl": True, "failure_rollouts.pkl": False}
 ACTION = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")

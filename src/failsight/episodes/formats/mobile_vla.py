@@ -25,7 +25,7 @@ from failsight.core.types import Array
 from failsight.episodes.demonstrations import Demonstration
 from failsight.episodes.formats.format import DemonstrationFormat, Demonstrations, Format, ReadOptions
 from failsight.episodes.formats.hdf5 import UNREADABLE, find_dataset, hdf5_file, read_dataset
-from failsight.episodes.formats.hdf5_glance import require_harmless
+from failsight.storage.hdf5_glance import require_harmless
 
 CAMERA = "front"
 RATE_HZ = 2.5

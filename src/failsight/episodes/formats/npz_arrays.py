@@ -12,8 +12,8 @@ from failsight.core.types import Array
 from failsight.episodes.formats.fields import SCALARS, Fields
 from failsight.episodes.formats.format import Format, LogFormat
 from failsight.episodes.formats.mapped import Source
-from failsight.episodes.formats.npz_members import MEMBER_LIMIT, member_names, read_members
 from failsight.episodes.formats.rows import Column, Sheet, sheets_of
+from failsight.storage.npz_members import MEMBER_LIMIT, member_names, read_members
 
 
 def _names(path: Path) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from failsight.episodes.formats.fields import SCALARS, Fields
 from failsight.episodes.formats.format import Format, LogFormat
 from failsight.episodes.formats.mapped import LOG_LIMIT, Source, numbers
 from failsight.episodes.formats.rows import Column, Sheet, sheets_of
-from failsight.episodes.parquet import read_table
+from failsight.storage.parquet import read_table
 
 ROWS = 10_000_000
 """Rows of a file."""

@@ -19,9 +19,9 @@ from failsight.episodes.formats.csv_rows import SAFE_NAME, column_names, read_co
 from failsight.episodes.formats.fields import Fields
 from failsight.episodes.formats.format import Format, LogFormat, ReadOptions, named_like
 from failsight.episodes.formats.mapped import log_of, with_note
-from failsight.episodes.formats.pickles import read_pickles
 from failsight.episodes.formats.rows import Sheet
 from failsight.episodes.logged import Log
+from failsight.storage.pickles import read_pickles
 
 _ENTRIES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "dgripper")
 ACTION = tuple(f"action/{name}" for name in _ENTRIES)

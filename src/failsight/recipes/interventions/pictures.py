@@ -11,12 +11,12 @@ import numpy as np
 
 from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Outcome
-from failsight.episodes.images import write_png
 from failsight.interventions.arms import find_arm, find_arms
 from failsight.labels.table import read_labels
 from failsight.recipes.interventions.experiment import ExperimentResult
 from failsight.recipes.interventions.summary import headline_of
 from failsight.runtime.bench import Bench
+from failsight.storage.images import write_png
 from failsight.workflows.films import cannot_draw, film, strip
 from failsight.workflows.forks import ForkRecord, fork_bench
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from failsight.core.errors import StorageError
-from failsight.episodes.disk import reason, writing
+from failsight.storage.disk import reason, writing
 
 NAME = ".lock"
 _LITTER = re.compile(r"\..*|Thumbs\.db|desktop\.ini|.*~|#.*#", re.IGNORECASE)

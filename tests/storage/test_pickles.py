@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.formats.pickles import read_pickles
 from failsight.episodes.logged import LogOrigin
+from failsight.storage.pickles import read_pickles
 from failsight.workflows.import_logs import import_log, read_log
 
 

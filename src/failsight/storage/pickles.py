@@ -12,7 +12,7 @@ from typing import Any
 
 from failsight.core.errors import EpisodeDataError
 from failsight.core.foreign import one_line
-from failsight.episodes.formats.npz_members import MEMBER_LIMIT, member_names, read_members
+from failsight.storage.npz_members import MEMBER_LIMIT, member_names, read_members
 
 FILE_LIMIT = 8 * 2**30
 TIMEOUT_S = 900.0
@@ -38,7 +38,7 @@ def read_pickles(paths: Sequence[Path], keep: Sequence[str] = ()) -> Iterator[tu
 
 def _run(paths: Sequence[Path], keep: Sequence[str], folder: Path) -> None:
     order = json.dumps({"files": [str(path.absolute()) for path in paths], "keep": list(keep)}) + "\n"
-    command = [sys.executable, "-m", "failsight.episodes.formats.pickle_child", str(folder)]
+    command = [sys.executable, "-m", "failsight.storage.pickle_child", str(folder)]
     try:
         subprocess.run(command, input=order.encode(), capture_output=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:

@@ -1,6 +1,6 @@
 """The process in which pickles of others are opened: it makes plain values and arrays, calls nothing else, and has limits.
 
-`python -m failsight.episodes.formats.pickle_child FOLDER` reads one JSON line on its input (files, and which keys of
+`python -m failsight.storage.pickle_child FOLDER` reads one JSON line on its input (files, and which keys of
 records are kept) and writes `0.npz`, `1.npz`, ... into FOLDER: arrays, and `tree`, JSON that says where they belong; or
 `0.txt`, the sentence that says why not.
 """

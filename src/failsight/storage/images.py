@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from failsight.core.types import Array
-from failsight.episodes.disk import write_bytes_atomic
+from failsight.storage.disk import write_bytes_atomic
 
 
 def png_bytes(image: Array) -> bytes:

@@ -18,7 +18,7 @@ import numpy as np
 
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import Array
-from failsight.episodes.disk import reason
+from failsight.storage.disk import reason
 
 EPISODE_BYTES = 4 * 2**30
 """Pictures of one episode and camera in memory; longer episodes have to be cut or scaled down."""

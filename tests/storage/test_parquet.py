@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from failsight.core.errors import EpisodeDataError, StorageError
-from failsight.episodes import parquet
-from failsight.episodes.parquet import footer_digest, read_frame, read_table, write_frame, write_table
+from failsight.storage import parquet
+from failsight.storage.parquet import footer_digest, read_frame, read_table, write_frame, write_table
 
 
 def table(rows=40):

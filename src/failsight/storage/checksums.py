@@ -1,6 +1,6 @@
 """SHA-256 of every file of a sealed run, in `meta/failsight/checksums.json`, and who is asked before a file is believed.
 
-Parquet files are found damaged at each read (`episodes.parquet`); `run.json` too, because it is small and decides what
+Parquet files are found damaged at each read (`storage.parquet`); `run.json` too, because it is small and decides what
 the rest means. Everything else, videos above all, is compared by `failsight verify RUN`. A run sealed by an older
 version has no checksums and is read as it is.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.disk import reason
+from failsight.storage.disk import reason
 
 PLACE = "meta/failsight/checksums.json"
 _BLOCK = 2**20

@@ -14,7 +14,7 @@ import av.error
 import numpy as np
 
 from failsight.core.types import Array
-from failsight.episodes.disk import writing
+from failsight.storage.disk import writing
 
 CODEC = "h264"
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.disk import reason, writing
+from failsight.storage.disk import reason, writing
 
 _MARK = b"FSFOOTER"
 _SEAL_BYTES = len(_MARK) + hashlib.sha256().digest_size

@@ -1,14 +1,9 @@
 """Statistics as LeRobot keeps them, on numbers worked out by hand."""
 
-import json
-
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
-from test_store import make_run
 
-from failsight.episodes.statistics import PictureLevels, vector_statistics
+from failsight.storage.statistics import PictureLevels, vector_statistics
 
 
 def test_vectors_by_hand():
@@ -47,27 +42,3 @@ def test_pictures_by_hand():
     assert np.ravel(found["max"]).tolist() == [1, 0.2, 1]
     assert np.ravel(found["q50"]).tolist() == [1, 0.2, 0]
     assert np.ravel(found["q01"]).tolist() == [0, 0.2, 0]
-
-
-def test_a_filmed_run_has_statistics_of_every_feature_and_episode(tmp_path):
-    run = make_run(tmp_path / "run", episodes=3, video=1.0)
-    stats = json.loads((run.root / "meta/stats.json").read_text())
-    camera = "observation.images.agent"
-    assert np.shape(stats[camera]["mean"]) == (3, 1, 1)
-    path = run.root / "meta/episodes/chunk-000/file-000.parquet"
-    table = pd.read_parquet(path)
-    assert all(np.shape(deep) == (3, 1, 1) for deep in pq.read_table(path)[f"stats/{camera}/q99"].to_pylist())
-    episodes = list(run.read())
-    for feature in ("action", "observation.state", "next.success", "timestamp", camera):
-        for name in ("min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99"):
-            assert f"stats/{feature}/{name}" in table, (feature, name)
-    for row, episode in zip(table.to_dict("records"), episodes, strict=True):
-        assert row["stats/action/mean"] == pytest.approx(episode.actions.astype(np.float64).mean(0))
-        assert row["stats/action/count"].tolist() == [episode.meta.length]
-    total = np.concatenate([e.actions for e in episodes]).astype(np.float64)
-    assert stats["action"]["q99"] == pytest.approx(np.quantile(total, 0.99, axis=0))
-    weights = [row[f"stats/{camera}/count"][0] for row in table.to_dict("records")]
-    means = [
-        np.ravel(np.concatenate(np.concatenate(row[f"stats/{camera}/mean"])))[0] for row in table.to_dict("records")
-    ]
-    assert np.ravel(stats[camera]["mean"])[0] == pytest.approx(np.average(means, weights=weights))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from failsight.core.errors import EpisodeDataError
-from failsight.episodes.parquet import footer_digest, read_table, write_table
+from failsight.storage.parquet import footer_digest, read_table, write_table
 
 _RUN = b"run"
 
