@@ -1,18 +1,32 @@
 """What was judged and decided is stored with the episode it belongs to, and comes back as it was."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from test_store import make_meta
 
 from failsight.core.errors import EpisodeDataError
-from failsight.core.types import Outcome
+from failsight.core.types import CONTINUE, Decision, DecisionKind, Outcome
+from failsight.episodes.formats.format import ReadOptions
 from failsight.episodes.recorder import EpisodeRecorder
 from failsight.episodes.run import Run
 from failsight.episodes.seal import seal
-from failsight.episodes.verdicts import Judge, VerdictRow, alarm_steps, count_alarms, read_verdicts, write_verdicts
+from failsight.episodes.verdicts import (
+    Judge,
+    VerdictRow,
+    alarm_steps,
+    changes_of,
+    count_alarms,
+    read_verdicts,
+    store_verdicts,
+    verdict_table,
+    write_verdicts,
+)
+from failsight.interventions.rungs import Watch
 from failsight.labels.outcome import OutcomeLabeler
+from failsight.labels.run_demonstrations import FORMAT
 from failsight.labels.table import label_run, read_labels
 from failsight.runtime import collect as collecting
 from failsight.runtime.collect import prepare, record_episode
@@ -154,3 +168,35 @@ def test_derived_tables_of_another_run_are_refused(tmp_path):
         read_labels(Run(tmp_path / "two"))
     with pytest.raises(EpisodeDataError, match="made from another run"):
         read_verdicts(tmp_path / "two")
+
+
+class Tells(Watch):
+    """Another instruction at step 3."""
+
+    def propose(self, verdict, context):
+        if context.step != 3:
+            return CONTINUE
+        return Decision(kind=DecisionKind.REINSTRUCT, reason="test", instruction="go to the origin")
+
+
+def test_rows_of_before_have_told_nobody_anything(tmp_path):
+    rows = [VerdictRow(step=0, time_s=0.0)]
+    table = verdict_table(0, rows, JUDGE)
+    old = table.drop_columns(["instruction"])
+    path = store_verdicts(tmp_path, [table, old])
+    assert read_verdicts(tmp_path)[JUDGE]["instruction"].to_list() == ["", ""]
+    write_table(path, old)
+    assert changes_of(read_verdicts(tmp_path)) == {}
+
+
+def test_what_a_policy_was_told_is_what_a_policy_that_learns_from_the_run_is_told(tmp_path):
+    """Told at step 3, it plans by it from step 4 on: there the prompt-reset token and the other instruction begin."""
+    bench, meta = make_meta(video=1.0)
+    bench, meta = replace(bench, intervention=Tells()), replace(meta, labeler="outcome")
+    for ticket in prepare(tmp_path / "run", meta, resume=False):
+        record_episode(tmp_path / "run", 1.0, bench, ticket)
+    seal(tmp_path / "run")
+    label_run(Run(tmp_path / "run"), OutcomeLabeler())
+    demonstrations, _, _ = FORMAT.read(tmp_path / "run", ReadOptions())
+    found = [(item.instruction, item.changes) for item in demonstrations]
+    assert found == [("go home", ((4, "go to the origin"),))] * 3

@@ -273,6 +273,12 @@ def test_a_rung_that_cannot_move_a_robot_says_so_before_the_first_step():
             require_robot(rung, actions, observations)
 
 
+def test_what_has_no_motion_cannot_go_slower():
+    torque = replace(ACTIONS, dimensions=(Dimension(name="t0", kind="torque", unit="N m", hold=0.0),))
+    with pytest.raises(SpecMismatchError, match=r"Going slower needs .* has t0 \(torque\)"):
+        require_robot(Slow(), torque, OBSERVATIONS)
+
+
 def test_a_loop_refuses_such_a_rung_when_it_is_made():
     sim = PointSim()
     spec = replace(sim.observation_spec, state=tuple(f"{name}_of_the_base" for name in sim.observation_spec.state))

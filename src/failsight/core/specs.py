@@ -73,6 +73,11 @@ class Dimension:
         """The value that keeps the robot where it is; None: the last value does."""
         return 0.0 if self.hold is None and self.kind in ("delta", "velocity") else self.hold
 
+    @property
+    def grips(self) -> bool:
+        """Whether it opens and closes something; whoever goes slower leaves it as it is."""
+        return self.kind == "binary" or "gripper" in self.name.lower()
+
     @staticmethod
     def from_dict(data: Mapping[str, Any], where: str = "action") -> Dimension:
         """From JSON; `where` names the place. Raises EpisodeDataError naming the key."""
@@ -120,7 +125,7 @@ class ActionSpec:
 
     @property
     def scalable(self) -> Array:
-        """(A,) bool: dimensions whose size may be scaled to go slower (never a gripper or an absolute target)."""
+        """(A,) bool: dimensions whose value is a motion (no absolute target, nothing that only opens and closes)."""
         return np.array([d.kind in ("delta", "velocity") for d in self.dimensions])
 
     def hold(self, last: Array) -> Array:

@@ -247,7 +247,30 @@ class DecisionKind(StrEnum):
 
 
 Driver = Literal["policy", "intervention", "operator", "hold"]
-"""Who made an action; hold: a person was called and there is none."""
+"""Who made an action; hold: a person was called and there is none, or the policy was just told another instruction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What no command may exceed, per action dimension, in units of the action; inf: no cap.
+
+    Velocity of a delta or velocity is its value; of an absolute target, its change since the last command. Grippers and
+    torques are never capped.
+    """
+
+    velocity: Array
+    """(A,) above 0, per step."""
+    acceleration: Array
+    """(A,) above 0: the most a velocity may change from one step to the next."""
+
+    def __post_init__(self) -> None:
+        """Raises FailsightError for a cap that is not above 0, or lengths that differ."""
+        if np.shape(self.velocity) != np.shape(self.acceleration) or np.ndim(self.velocity) != 1:
+            shapes = f"{np.shape(self.velocity)} and {np.shape(self.acceleration)}"
+            raise FailsightError(f"Limits are one velocity and one acceleration per action dimension, not {shapes}.")
+        for name in ("velocity", "acceleration"):
+            if not (np.asarray(getattr(self, name)) > 0).all():
+                raise FailsightError(f"A cap on {name} is above 0, not {np.min(getattr(self, name))}; inf is no cap.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +282,26 @@ class Decision:
     action: Array | None = None
     """(A,) the action to execute in place of the policy's (backtrack, regain_view)."""
     rate: float = 1.0
-    """Speed along the policy's own path (slow); 1 is full speed."""
+    """Speed along the policy's own path (slow); 1 is full speed. At this tick."""
+    limits: Limits | None = None
+    """Caps on what policy or intervention send (limit); None: none. At this tick."""
+    execute: int | None = None
+    """How many actions of a chunk are executed before the next inference, from now on (replan, limit); 0: as many as
+    the policy does by itself again, None: as before. No more than a chunk has are executed."""
+    instruction: str = ""
+    """What the policy is told in the middle of the episode, from now on (reinstruct): it plans anew at the next step and
+    holds until then. Nothing happens when it was the last it was told; empty: as before."""
+
+    def __post_init__(self) -> None:
+        """Raises FailsightError for what nobody could carry out."""
+        if not 0 < self.rate <= 1:
+            raise FailsightError(
+                f"Decision {self.kind}: rate is {self.rate}; write a share of full speed, 0 < rate <= 1."
+            )
+        if self.execute is not None and (self.execute < 0 or self.execute != int(self.execute)):
+            raise FailsightError(f"Decision {self.kind}: execute is {self.execute}; write a number of actions, or 0.")
+        if self.kind == DecisionKind.REINSTRUCT and not self.instruction.strip():
+            raise FailsightError("Decision reinstruct: instruction is empty; write what the policy is told.")
 
 
 CONTINUE = Decision(kind=DecisionKind.CONTINUE, reason="")

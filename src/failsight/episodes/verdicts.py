@@ -9,7 +9,7 @@ the tables back. Derived: they can be deleted.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,6 +57,8 @@ class VerdictRow:
     """The intervention's reason for the decision."""
     guard: str = ""
     """What the guard did: a bad action replaced, a clip, a latch and by whom; empty: nothing."""
+    instruction: str = ""
+    """What the decision told the policy in the middle of the episode; empty: nothing."""
 
 
 def row_of(tick: Tick) -> VerdictRow | None:
@@ -76,6 +78,7 @@ def row_of(tick: Tick) -> VerdictRow | None:
         decision=str(decision.kind),
         reason=decision.reason,
         guard=tick.guard,
+        instruction=decision.instruction,
     )
 
 
@@ -85,9 +88,11 @@ SCHEMA = pa.schema(
         ("step", pa.int64()),
         *((name, pa.float64()) for name in ("time_s", "p_fail", "threshold", "margin")),
         ("trigger", pa.bool_()),
-        *((name, pa.string()) for name in ("why", "blind", "decision", "reason", "guard")),
+        *((name, pa.string()) for name in ("why", "blind", "decision", "reason", "guard", "instruction")),
     ]
 )
+_LATER = "instruction"
+"""Column that tables of earlier versions lack: nobody told a policy anything then."""
 
 
 def verdict_table(ticket: int, rows: Sequence[VerdictRow], judge: Judge) -> pa.Table:
@@ -107,7 +112,7 @@ def write_verdicts(root: Path, judge: Judge, rows: Mapping[int, Sequence[Verdict
 
 def store_verdicts(root: Path, tables: Sequence[pa.Table]) -> Path:
     """Join tables of one judge into `root/verdicts/<bundle>.parquet`."""
-    joined = pa.concat_tables(tables)
+    joined = pa.concat_tables([_whole(table) for table in tables])
     path = root / "verdicts" / f"{_file_name(judge_of(joined).bundle)}.parquet"
     write_derived(root, path, joined)
     return path
@@ -126,11 +131,34 @@ def read_verdicts(root: Path) -> dict[Judge, pd.DataFrame]:
     """
     found: dict[Judge, pd.DataFrame] = {}
     for path in sorted((root / "verdicts").glob("[!.]*.parquet")):
-        table = read_derived(root, path)
+        table = _whole(read_derived(root, path))
         if table.schema.names != SCHEMA.names:
             raise EpisodeDataError(f"{path} has other columns than verdicts have; delete it or judge the run again.")
         found[judge_of(table)] = table.to_pandas()
     return found
+
+
+def _whole(table: pa.Table) -> pa.Table:
+    if table.schema.names != [name for name in SCHEMA.names if name != _LATER]:
+        return table
+    return table.append_column(SCHEMA.field(_LATER), pa.array([""] * len(table), pa.string()))
+
+
+def changes_of(frames: Mapping[Judge, pd.DataFrame]) -> dict[int, tuple[tuple[int, str], ...]]:
+    """What policies were told in the middle of an episode, by ticket: the step it holds from, and the words, in order.
+
+    A policy is told at one step and plans by it from the next one on; the same words twice in a row are one change.
+    """
+    found: dict[int, dict[int, str]] = {}
+    for frame in frames.values():
+        said = frame[frame["instruction"] != ""]
+        for ticket, step, text in zip(said["ticket"], said["step"], said["instruction"], strict=True):
+            found.setdefault(int(ticket), {})[int(step) + 1] = str(text)
+    return {ticket: tuple(_distinct(sorted(said.items()))) for ticket, said in found.items()}
+
+
+def _distinct(said: Sequence[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    return (change for i, change in enumerate(said) if i == 0 or change[1] != said[i - 1][1])
 
 
 def count_alarms(frames: Mapping[Judge, pd.DataFrame]) -> dict[int, int]:

@@ -9,6 +9,7 @@ from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.timing import steps_in
 from failsight.core.types import CONTINUE, Array, Decision, DecisionKind, Verdict
+from failsight.interventions.motion import Motion
 
 _APART_S = 0.2
 """Between two points of a robot's own path that it visits on its way back."""
@@ -47,6 +48,14 @@ class Slow:
     def __init__(self, rate: float = 0.5, dwell_s: float = 1.0) -> None:
         self._rate, self._dwell_s = rate, dwell_s
         self.reset()
+
+    def require_robot(self, actions: ActionSpec, observations: ObservationSpec) -> None:
+        """It scales motions and parts the way to targets. Raises SpecMismatchError when the robot has neither."""
+        if not Motion(actions).names:
+            raise SpecMismatchError(
+                "Going slower needs a delta, velocity or absolute action; this robot has "
+                f"{', '.join(f'{d.name} ({d.kind})' for d in actions.dimensions) or 'none'}. Leave the rung out."
+            )
 
     def reset(self) -> None:
         """Full speed."""

@@ -1,4 +1,4 @@
-"""A run of ours as demonstrations: its own units, its failure labels, its failure tokens."""
+"""A run of ours as demonstrations: its own units, failure labels and tokens, and what its policy was told in between."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from failsight.episodes.demonstrations import Demonstration
 from failsight.episodes.formats.format import DemonstrationFormat, Demonstrations, Format, ReadOptions
 from failsight.episodes.formats.lerobot import LeRobotFolder
 from failsight.episodes.run import Run
+from failsight.episodes.verdicts import changes_of, read_verdicts
 from failsight.labels.failure_tokens import read_tokens, tokens_of
 from failsight.labels.table import read_labels
 from failsight.storage.checksums import require_whole
@@ -33,7 +34,7 @@ def _read(path: Path, options: ReadOptions) -> Demonstrations:
     require_whole(path)
     run, folder = Run(path), LeRobotFolder(path)
     _require_same_columns(run, folder)
-    labels, tokens = read_labels(run), read_tokens(run)
+    labels, tokens, told = read_labels(run), read_tokens(run), changes_of(read_verdicts(path))
 
     def episodes() -> Iterator[Demonstration]:
         for number, meta in enumerate(with_steps(run.episodes)):
@@ -46,6 +47,7 @@ def _read(path: Path, options: ReadOptions) -> Demonstrations:
                 fails=np.full(meta.length, failed, np.float32),
                 left=np.asarray(_unknown(meta.length) if label is None else label.time_to_failure, np.float32),
                 failing=known,
+                changes=tuple((frame, text) for frame, text in told.get(meta.ticket, ()) if frame < meta.length),
             )
 
     return episodes(), run.meta.action_spec, run.meta.observation_spec

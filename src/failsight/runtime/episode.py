@@ -31,6 +31,7 @@ from failsight.core.types import (
 )
 from failsight.interventions.fitness import require_columns, require_fit
 from failsight.interventions.guard import Guard
+from failsight.interventions.motion import Motion
 from failsight.runtime.fork import LoopState
 from failsight.runtime.halt import halt, told
 from failsight.runtime.robot import SimRobot, within
@@ -69,7 +70,7 @@ class Episode:
         self.robot, self._guard = robot or SimRobot(sim), guard or Guard(sim.action_spec)
         self._observers, self._films = tuple(observers), any(observer.wants_images for observer in observers)
         self.trace, self._who, self._forked = Trace(), "simulator", False
-        self._scalable = sim.action_spec.scalable
+        self._motion = Motion(sim.action_spec)
 
     @property
     def done(self) -> bool:
@@ -103,7 +104,8 @@ class Episode:
         if self.intervention is not None:
             self.intervention.reset()
         self._who = "robot"
-        return LoopState(state=state, last=self.sim.action_spec.first(state, self.sim.observation_spec.state))
+        held = self.sim.action_spec.first(state, self.sim.observation_spec.state)
+        return LoopState(state=state, last=held, before=held)
 
     def release(self, by: str) -> None:
         """Let go of the latch, if it is on; who did it is recorded. In simulation a reset of the simulator does."""
@@ -144,6 +146,12 @@ class Episode:
         )
         return self._ask("intervention", lambda: intervention.propose(verdict, context))
 
+    def _reinstruct(self, instruction: str) -> None:
+        """Tell the policy something else in the middle of the episode, unless that is what it was told last."""
+        if instruction and instruction != self.at.instruction:
+            self._ask("policy", lambda: self.policy.reinstruct(instruction))
+            self.at = self.at.told(instruction)
+
     def _wanted(self, decision: Decision) -> tuple[Array | None, Driver]:
         """(A,) what a decision wants sent, and whose it is; None: the policy has nothing."""
         if decision.kind == DecisionKind.HUMAN:
@@ -151,11 +159,20 @@ class Episode:
                 return self._hold, "hold"
             return self._ask("operator", lambda: operator.act(self.sim)), "operator"
         if decision.action is not None:
-            return decision.action, "intervention"
-        planned = self.at.planned
-        if planned is None or decision.rate == 1.0:
-            return planned, "policy"
-        return np.where(self._scalable, planned * np.float32(decision.rate), planned), "policy"
+            return self._limited(decision.action, decision), "intervention"
+        if self.at.stale:
+            return self._hold, "hold"
+        planned, share = self.at.planned, self.at.share(decision.rate)
+        if planned is not None and share < 1.0:
+            planned = self._motion.slowed(planned, self.at.last, self.at.cursor % 1.0, share)
+        return self._limited(planned, decision), "policy"
+
+    def _limited(self, action: Array | None, decision: Decision) -> Array | None:
+        """(A,) an action under the decision's caps; what is no action the guard says."""
+        if action is None or decision.limits is None or np.shape(action) != self.at.last.shape:
+            return action
+        self._who = "intervention"
+        return self._motion.limited(action, self.at.last, self.at.before, decision.limits)
 
     def _told(self) -> Sequence[Observer]:
         return (*self._observers, self.trace)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from failsight.core.contracts import Monitor, Policy, Sim
@@ -40,12 +40,29 @@ class LoopState:
     """(S,) as measured."""
     last: Array
     """(A,) the last command; before there is one, what holds the robot where it was measured."""
+    before: Array
+    """(A,) the command before the last one; what holds the robot, before there is one."""
     output: PolicyOutput | None = None
     """The policy output in force; None: no inference yet."""
     cursor: float = 0.0
     """Position inside its chunk; a slowed policy advances by less than one per tick."""
     stale: bool = True
-    """Whether the policy must infer afresh: at the start, and after anybody else acted."""
+    """Whether the policy must infer afresh: at the start, after anybody else acted, and once it was told another thing."""
+    execute: int = 0
+    """How many actions of a chunk are executed where somebody decided that; 0: as many as the policy does by itself."""
+    instruction: str = ""
+    """What the policy was told in the middle of the episode; empty: nothing."""
+
+    def used_up(self, usual: int) -> bool:
+        """Whether the policy must infer now, which by itself it does after `usual` actions."""
+        if self.stale or self.output is None:
+            return True
+        wanted = min(self.execute, len(self.output.chunk)) if self.execute else usual
+        return int(self.cursor) >= wanted
+
+    def share(self, rate: float) -> float:
+        """How much of the planned action a tick at `rate` does: no more than is left of it, so that the path stays."""
+        return min(rate, 1.0 - self.cursor % 1.0)
 
     @property
     def planned(self) -> Array | None:
@@ -65,17 +82,26 @@ class LoopState:
 
     def inferred(self, output: PolicyOutput) -> LoopState:
         """Where it stands with a new policy output."""
-        return LoopState(step=self.step, state=self.state, last=self.last, output=output, cursor=0.0, stale=False)
+        return replace(self, output=output, cursor=0.0, stale=False)
+
+    def told(self, instruction: str) -> LoopState:
+        """Where it stands once the policy was told something else, which makes its plan void."""
+        return replace(self, instruction=instruction, stale=True)
 
     def after(self, action: Array, state: Array, driver: Driver, decision: Decision) -> LoopState:
         """Where it stands once `action` (A,), which was the driver's, led to `state` (S,)."""
+        others = driver in ("intervention", "operator") or decision.kind == DecisionKind.REPLAN
+        advance = self.share(decision.rate) if driver == "policy" else 0.0
         return LoopState(
             step=self.step + 1,
             state=state,
             last=action,
+            before=self.last,
             output=self.output,
-            cursor=self.cursor + (decision.rate if driver == "policy" else 0.0),
-            stale=driver in ("intervention", "operator") or decision.kind == DecisionKind.REPLAN,
+            cursor=round(self.cursor + advance, 9),
+            stale=self.stale or others,
+            execute=self.execute if decision.execute is None else decision.execute,
+            instruction=self.instruction,
         )
 
     def seen(self, action: Array, replan: bool, time_s: float) -> Step:

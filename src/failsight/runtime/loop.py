@@ -57,7 +57,7 @@ class Loop(Episode):
             self._break(error, _tick(step, verdict, decision))
 
     def _look(self) -> Step:
-        at, replan = self.at, self.at.stale or int(self.at.cursor) >= self.policy.execute
+        at, replan = self.at, self.at.used_up(self.policy.execute)
         if replan:
             at = self.at = at.inferred(self._infer())
         return at.seen(self._guard.finite(at.planned, at.last), replan, self.robot.time_s)
@@ -69,6 +69,7 @@ class Loop(Episode):
         self._end(Outcome.STOPPED)
 
     def _drive(self, step: Step, verdict: Verdict, decision: Decision) -> None:
+        self._reinstruct(decision.instruction)
         wanted, driver = self._wanted(decision)
         action = self._guard.check(wanted, self.at.last, self.at.past_end)
         if self._guard.latched:
@@ -111,6 +112,7 @@ class Loop(Episode):
         """Run one future from a snapshot, to the end. Raises SpecMismatchError when `intervention` cannot work here."""
         require_robot(intervention, self.sim.action_spec, self.sim.observation_spec)
         snapshot.parts.load(self.sim, self.policy, self.monitor)
+        self.task = self.sim.task
         self._guard.load_state(snapshot.guard)
         self.at, self.robot.ticks, self.trace = snapshot.at, snapshot.ticks, snapshot.trace.copy()
         self.intervention, self._forked = intervention, True
