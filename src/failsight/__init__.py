@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from failsight.episodes.run import Run as Run
     from failsight.monitor.bundle import load_monitor as load_monitor
     from failsight.runtime.loop import Loop as Loop
+    from failsight.runtime.protector import Protector as Protector
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ _HOMES = {
     "Loop": "failsight.runtime.loop",
     "ObservationSpec": "failsight.core.specs",
     "PolicyOutput": "failsight.core.types",
+    "Protector": "failsight.runtime.protector",
     "Run": "failsight.episodes.run",
     "Step": "failsight.core.types",
     "Task": "failsight.core.types",

@@ -32,6 +32,8 @@ class Outcome(StrEnum):
     """An intervention ended it; neither success nor failure."""
     ERRORED = "errored"
     """Our code or the simulator broke; excluded from rates, and counted."""
+    UNKNOWN = "unknown"
+    """Nobody said how it ended; left out of fits and rates, and counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

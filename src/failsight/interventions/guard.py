@@ -51,7 +51,7 @@ class Guard:
         """Stop for good; the first reason is kept."""
         if not self.latched:
             self.reason = reason or "no reason given"
-            self._tell(f"latched: {self.reason}")
+            self.tell(f"latched: {self.reason}")
 
     def release(self, by: str) -> None:
         """Let go of the latch, in the name of a person (or of a simulator that was reset)."""
@@ -78,13 +78,13 @@ class Guard:
         fault = missing if action is None else self._fault(action)
         self._recent.append(bool(fault))
         if action is None or fault:
-            self._tell(f"held: {fault}")
+            self.tell(f"held: {fault}")
             if sum(self._recent) >= _LATCH_AT:
                 self.latch(f"{fault}, on {sum(self._recent)} of the last {len(self._recent)} ticks")
             return self._spec.hold(last)
         sent = np.clip(action, self._low, self._high).astype(np.float32)
         if (sent != np.asarray(action, np.float32)).any():
-            self._tell(f"clipped: {', '.join(self._outside(action))}")
+            self.tell(f"clipped: {', '.join(self._outside(action))}")
         return sent
 
     def _fault(self, action: Array) -> str:
@@ -97,7 +97,8 @@ class Guard:
             n for n, v, a, b in zip(self._spec.names, action, self._low, self._high, strict=True) if not a <= v <= b
         ]
 
-    def _tell(self, what: str) -> None:
+    def tell(self, what: str) -> None:
+        """Add to the note of this tick."""
         self.note = f"{self.note}; {what}" if self.note else what
 
     def save_state(self) -> GuardState:

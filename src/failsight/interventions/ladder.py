@@ -24,13 +24,15 @@ class Ladder:
         self,
         rungs: Mapping[str, Intervention],
         order: Sequence[str],
-        gate: Mapping[str, GateEntry],
+        gate: Mapping[str, GateEntry] | None,
         recoveries: int = 3,
         patience_s: float = 1.5,
     ) -> None:
-        """Args: order: mildest first; recoveries, patience_s: attempts of one rung, and time between escalations."""
+        """Args: order: mildest first; gate: None: every rung may act, on the word of whoever asks for it; recoveries,
+        patience_s: attempts of one rung, and time between escalations.
+        """
         self._rungs, self._recoveries, self._patience_s = rungs, recoveries, patience_s
-        self.open = tuple(name for name in order if name in gate and gate[name].open)
+        self.open = tuple(name for name in order if gate is None or (name in gate and gate[name].open))
         self.reset()
 
     def require_robot(self, actions: ActionSpec, observations: ObservationSpec) -> None:

@@ -22,23 +22,26 @@ from safetensors.numpy import load_file, save_file
 from failsight.core.contracts import Policy
 from failsight.core.errors import BundleError, EpisodeDataError, FailsightError
 from failsight.core.foreign import read_count, read_text, require_distinct
-from failsight.core.specs import ActionSpec, ObservationSpec, SignalColumn
+from failsight.core.specs import Access, ActionSpec, ObservationSpec, SignalColumn
 from failsight.core.types import Array
 from failsight.episodes.meta import write_text_atomic
 from failsight.monitor.band import Band
+from failsight.monitor.made_for import MadeFor
 from failsight.monitor.monitor import Bank, LoggedSignals, RiskMonitor
 from failsight.monitor.probability import ProbabilityMap
 from failsight.monitor.senses import Senses, Usual
 from failsight.monitor.stored_predictor import make_predictor, require_known, stored_name
 from failsight.monitor.thresholds import Thresholds
 from failsight.monitor.trigger import TriggerRule
-from failsight.signals.bank import SignalBank
+from failsight.signals.bank import SignalBank, bank_columns
 
 BUNDLE_VERSION = 2
 _COVERED = ("config.json", "model.safetensors", "calibration.json", "specs.json")
 """What the digest covers, with the policy and feature size of `fingerprint.json`."""
 _FILES = (*_COVERED, "fingerprint.json")
 ADAPTED = "adapted.json"
+_BELONGING = (ADAPTED, "ladder.json")
+"""What others leave beside a bundle and what is void for the next one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +71,15 @@ class Bundle:
 def save_bundle(folder: Path, bundle: Bundle) -> None:
     """Write the folder.
 
-    Raises BundleError when a weight or figure is not finite; what was learned in use with an older bundle is dropped.
+    Raises BundleError when a weight or figure is not finite; what was learned in use with an older bundle, and the ladder
+    that was proved on it, are dropped.
     """
     stored = stored_name(bundle.predictor)
     arrays = {key: np.array(array, order="C") for key, array in bundle.predictor.arrays.items()}
     _require_finite(arrays, f"The {stored} predictor")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ADAPTED).unlink(missing_ok=True)
+    for name in _BELONGING:
+        (folder / name).unlink(missing_ok=True)
     save_file(arrays, folder / "model.safetensors")
     config = {
         "bundle_version": BUNDLE_VERSION,
@@ -159,8 +164,27 @@ def load_monitor(folder: str | Path, policy: Policy | None = None, *, learns: bo
         usual = None if found is None else Usual.from_dict(found, len(bank.names))
     monitor = RiskMonitor(predictor, bank, rule, thresholds, mapped, band, Senses(bank.names, actions, usual))
     monitor.fingerprint, monitor.learns = digest, learns
+    monitor.made_for = _made_for(owner, actions, observations, predictor.hidden_size, usual, bool(columns))
     _read_adapted(path / ADAPTED, monitor)
     return monitor
+
+
+def _made_for(
+    policy: str, actions: ActionSpec, observations: ObservationSpec, size: int, usual: Usual | None, logged: bool
+) -> MadeFor:
+    """What training always had is needed; nothing is, where that was not written down."""
+    always = () if usual is None or logged else usual.always
+    known = bank_columns(actions, observations) if always else ()
+    levels = {column.access for column, needed in zip(known, always, strict=True) if needed}
+    levels = levels | {Access.HIDDEN} if size else levels
+    return MadeFor(
+        policy=policy,
+        action_spec=actions,
+        observation_spec=observations,
+        hidden_size=size,
+        levels=frozenset(levels),
+        logged=logged,
+    )
 
 
 def _require_unchanged(path: Path, files: Mapping[str, str], fingerprint: Mapping[str, Any]) -> str:

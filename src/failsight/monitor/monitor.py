@@ -14,6 +14,7 @@ from failsight.core.contracts import Predictor
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import FAILURE_TYPES, Array, Risk, Step, Task, Verdict
 from failsight.monitor.band import Band
+from failsight.monitor.made_for import MadeFor
 from failsight.monitor.probability import ProbabilityMap
 from failsight.monitor.senses import Senses
 from failsight.monitor.thresholds import Thresholds
@@ -95,6 +96,8 @@ class RiskMonitor:
         self.thresholds, self.probability, self.band = thresholds, probability, band
         self.fingerprint = ""
         """Digest of the bundle it comes from."""
+        self.made_for: MadeFor | None = None
+        """Whom the bundle was made for; None: it comes from no bundle."""
         self.learns = True
         """Whether finished episodes calibrate unknown tasks."""
         self._trigger = Trigger(rule, thresholds.pooled.threshold)

@@ -78,9 +78,9 @@ class Loop(Episode):
         images = self.sim.observe() if self._films else {}
         self._who = "robot"
         self.robot.send(action)
-        self._sent(Sent(step, verdict, decision, driver, action, self._guard.take_note(), images))
+        self._await(Sent(step, verdict, decision, driver, action, self._guard.take_note(), images))
 
-    def _sent(self, sent: Sent) -> None:
+    def _await(self, sent: Sent) -> None:
         self._finish(sent, self.robot.answer())
 
     def _finish(self, sent: Sent, answer: Answer) -> None:

@@ -44,6 +44,12 @@ class Trace:
         if (row := row_of(tick)) is not None:
             self.rows.append(row)
 
+    def forget(self, most: int) -> None:
+        """Drop the older half of what was remembered of each tick once there are more than `most` of them."""
+        for memory in (self.risks, self.kinds, self.rows, self.path, self.events):
+            if len(memory) > most:
+                del memory[: len(memory) - most // 2]
+
     def copy(self) -> Trace:
         """An independent copy, for a fork."""
         return replace(

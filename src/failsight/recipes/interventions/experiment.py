@@ -2,7 +2,7 @@
 
     fit/         episodes to fit and calibrate on              seed s       (not with a given bundle)
     bundle/      the calibrated monitor                                     (not with a given bundle)
-    gate.jsonl   forks that decide which rungs may act         seed s + 1
+    gate.jsonl   forks that decide which rungs may act         seed s + 1   (what they showed: bundle/ladder.json)
     test/        episodes nobody has seen, doing nothing       seed s + 2
     arms.jsonl   every arm on those same episodes
     *_verdicts/  what was judged, decided and guarded in those forks
@@ -21,6 +21,7 @@ from failsight.episodes.meta import write_text_atomic
 from failsight.episodes.run import Run
 from failsight.episodes.verdicts import Judge
 from failsight.interventions.gate import GateEntry
+from failsight.interventions.ladder_file import save_ladder
 from failsight.monitor.bundle import load_monitor
 from failsight.recipes.interventions.choice import ArmChoice, choose_arms
 from failsight.recipes.interventions.fork_records import read_records, record_json
@@ -66,6 +67,7 @@ def run_experiment(config: ExperimentConfig, folder: Path, reporter: Reporter) -
     entries = gate_from(gate, choice.rungs)
     for entry in entries:
         _note_entry(entry, reporter)
+    save_ladder(bundle, entries)
     judges = judges_of_fit(fitted, bundle) if fitted is not None else judges_of_bundle(bundle, gate)
     reporter.stage("4/5  collect test episodes nobody has seen")
     test_run = _collect(folder / "test", config, config.seed + 2, config.test_trials, reporter)

@@ -1,0 +1,310 @@
+"""A bundle between somebody's policy and somebody's robot, without a loop of ours: one call per control tick.
+
+    protector = Protector("bundles/mine", rungs=["slow"], stop=robot.stop)
+    protector.start("pick-cup", "pick up the cup")
+    while running:
+        output = policy(...) if protector.due else None
+        command = protector.step(observation, output)
+        robot.send(command.action)
+    protector.end(success=True)
+
+- **Once per control tick**, at the rate of the bundle's action spec, from one thread. `output` is what the policy answered
+  at this tick (a chunk, or one action); None: it goes on with its chunk. `due` says when a new one is needed.
+- **Never raises within an episode.** Whatever breaks (monitor, rung, observer, a wrong shape, a full disk) is a hold, a
+  stop request and a latch, as in `runtime.loop`; then every further tick is a hold with `stop` until `release(by=...)`
+  and `start`. A bad start (wrong access, nothing to judge) raises before anything is sent.
+- **Unknown is never silence.** A state that is not finite, frozen, late, twice or out of order makes the monitor blind, and
+  after the bundle's `blind_steps` that is a trigger. A tick of the past is a hold. No output where one is due is a hold;
+  two of three latch.
+- Nothing acts unless rungs are asked for or the bundle's folder holds a ladder that forks have opened.
+- Stops are requests; the emergency stop is hardware.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from failsight.core.contracts import Intervention, Monitor, Observer
+from failsight.core.errors import BundleError, FailsightError, SpecMismatchError, StorageError
+from failsight.core.foreign import read_array, read_success, read_text
+from failsight.core.specs import Access, ActionSpec, ObservationSpec, require_equal
+from failsight.core.types import CONTINUE, SILENT, Array, EpisodeKey, Observation, PolicyOutput, Task, Verdict
+from failsight.interventions.guard import Guard
+from failsight.interventions.rung_choice import choose_rungs
+from failsight.monitor.bundle import load_monitor
+from failsight.monitor.made_for import MadeFor
+from failsight.runtime.command import Command
+from failsight.runtime.event_log import EventLog
+from failsight.runtime.pushed import Brought, Outside, Person, PushedLoop
+from failsight.runtime.trace import Trace
+
+STATE = "observation.state"
+
+
+class Protector:
+    """Monitor, rungs and guard behind one `step`; see the module's first lines for threading, order and refusals."""
+
+    def __init__(
+        self,
+        bundle: str | Path | Monitor | None,
+        *,
+        rungs: Sequence[str | Intervention] | None = None,
+        policy: str = "",
+        actions: ActionSpec | None = None,
+        observations: ObservationSpec | None = None,
+        execute: int = 0,
+        person: Person | None = None,
+        stop: Callable[[str], None] | None = None,
+        on_alarm: Callable[[Command], None] | None = None,
+        log: str | Path | None = None,
+        observers: Sequence[Observer] = (),
+        guard: Guard | None = None,
+        deadline_s: float | None = None,
+        clock: Callable[[], float] | None = time.monotonic,
+    ) -> None:
+        """Args:
+            bundle: its folder, a monitor made in another way, or None: nobody judges, the guard alone works.
+            rungs: arms by name or address, or interventions, mildest first; None: the ladder of the bundle's folder, if
+                there is one; empty: watch only.
+            policy: fingerprint of the policy, compared with the bundle's; empty: not compared.
+            actions, observations: what robot and policy mean; compared with the bundle's. Needed without a bundle.
+            execute: how many actions of a chunk are executed before the next inference; 0: all of it.
+            person: who takes over when a rung calls a person; None: such a rung holds, and says so.
+            stop: hears the reason of every stop request, at once.
+            on_alarm: told once when the trigger goes on; one that raises is a hold, a stop and a latch.
+            log: file that gets a JSON line for every change (alarm, blindness, decision, guard, latch, end).
+            observers: told of every tick when the next one comes.
+            guard: that of the robot, shared by everybody who drives it; None: a new one.
+            deadline_s: longest wait for monitor, rung or person; None: as long as they take.
+            clock: seconds, to say when a state was measured where the caller does not; None: ticks are taken to be on
+                time, which is right in a simulator alone.
+
+        Raises BundleError or SpecMismatchError for what cannot work: a bundle without a rate or with signals of a log,
+        another policy, other names or another order of actions or state, rungs unfit for the robot, an action dimension
+        that nothing says how to hold.
+        """
+        self.monitor, self.made_for = _monitor_of(bundle)
+        spec, seen = _specs(self.made_for, actions, observations, policy)
+        folder = Path(bundle) if isinstance(bundle, str | Path) else None
+        self._outside, self._clock, self._on_alarm = Outside(spec, seen, stop, execute), clock, on_alarm
+        self.events = EventLog(None if log is None else Path(log))
+        """What changed, newest last; bounded."""
+        self.intervention = choose_rungs(rungs, folder)
+        self._loop = PushedLoop(
+            self._outside,
+            monitor=self.monitor,
+            intervention=self.intervention,
+            person=person,
+            observers=(*observers, self.events),
+            guard=guard or Guard(spec),
+            deadline_s=deadline_s,
+        )
+        self._task: Task | None = None
+        self._begun, self._alarm, self._episode, self._ticks, self._zero_s = False, False, 0, 0, 0.0
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """What actions mean."""
+        return self._outside.action_spec
+
+    @property
+    def observation_spec(self) -> ObservationSpec:
+        """What the state means."""
+        return self._outside.observation_spec
+
+    @property
+    def due(self) -> bool:
+        """Whether the next tick needs a new output of the policy: its chunk is used up, or somebody else acted."""
+        return not self._begun or self._loop.due
+
+    @property
+    def latched(self) -> str:
+        """Why nothing moves until somebody releases it; empty: it moves."""
+        return self._loop.latched
+
+    @property
+    def trace(self) -> Trace:
+        """What is remembered of the running or the last episode."""
+        return self._loop.trace
+
+    def start(self, task: str, instruction: str = "", *, horizon: int = 0, key: EpisodeKey | None = None) -> None:
+        """Begin an episode; the next `step` is its first tick.
+
+        Args: task: its name, which decides the threshold; instruction: its text (default: the name); horizon: control
+        steps after which it is a timeout, 0: not known; key: of recordings and random draws.
+
+        Raises FailsightError while the robot is latched.
+        """
+        if self.latched:
+            raise FailsightError(f"The robot is latched ({self.latched}); release it with release(by=NAME) first.")
+        name = read_text(task, "task")
+        self._task = Task(id=name, suite="", instruction=instruction or name, horizon=horizon)
+        self._key = key or EpisodeKey(seed=0, task=name, episode=self._episode)
+        self._episode, self._ticks, self._begun, self._alarm = self._episode + 1, 0, False, False
+
+    def step(
+        self,
+        observation: Observation | Array,
+        output: PolicyOutput | Array | None = None,
+        *,
+        index: int | None = None,
+        time_s: float | None = None,
+    ) -> Command:
+        """One control tick. Returns what to send.
+
+        Args: observation: with `observation.state` (S,), or the state itself; anything beyond is for person and
+        observers. output: a `PolicyOutput`, a chunk (H, A) or an action (A,); None: the policy goes on with its chunk.
+        index: control step, where the caller counts them; time_s: when the state was measured, seconds.
+
+        Raises FailsightError before the first tick alone: no `start`, or less access than the bundle needs.
+        """
+        if self._task is None:
+            raise FailsightError("There is no episode; call start(TASK) first.")
+        if self._begun and self._loop.done:
+            return self._held()
+        try:
+            self._outside.brought = self._brought(observation, output, index, time_s)
+            if not self._begun:
+                self._begin(self._outside.brought, self._task)
+            return self._tick()
+        except StorageError:
+            return self._held()
+        except Exception as error:
+            if not self._begun:
+                raise
+            self._loop.refuse("caller", error)
+            return self._held()
+
+    def end(self, success: bool | None) -> Trace:
+        """The episode is over; None: nobody knows how it ended, which is stored as that. Returns what is remembered."""
+        if self._begun:
+            self._loop.conclude(None if success is None else read_success(success, "success"))
+        self._task, self._begun = None, False
+        return self.trace
+
+    def release(self, by: str) -> None:
+        """Let go of the latch, in the name of whoever has looked at the robot; then `start` again."""
+        self._loop.release(by=read_text(by, "by"))
+
+    def _brought(self, observation: Any, output: Any, index: int | None, time_s: float | None) -> Brought:
+        bare = not isinstance(observation, Mapping)
+        seen = {STATE: observation} if bare else observation
+        names = self.observation_spec.state
+        if names and STATE not in seen:
+            raise SpecMismatchError(f"the observation has no {STATE}; it should hold {', '.join(names)}")
+        state = read_array(seen[STATE], STATE, (len(names),), finite=False) if names else np.zeros(0, np.float32)
+        made = None if output is None else output_of(output)
+        return Brought(observation=seen, state=state, output=made, index=index, time_s=self._time_s(index, time_s))
+
+    def _time_s(self, index: int | None, time_s: float | None) -> float:
+        if time_s is not None:
+            return float(time_s)
+        self._ticks = self._ticks + 1 if index is None else index + 1
+        if self._clock is None:
+            return (self._ticks - 1) * (1.0 / self.action_spec.rate_hz)  # as a loop counts, to the bit
+        now = self._clock()
+        self._zero_s = self._zero_s if self._begun else now
+        return now - self._zero_s
+
+    def _begin(self, brought: Brought, task: Task) -> None:
+        """Raises BundleError for too little access, FailsightError for a state that no episode can begin at."""
+        if self.made_for is not None and brought.output is not None:
+            hidden = brought.output.hidden
+            self.made_for.require(offered(brought.output, self.observation_spec), 0 if hidden is None else len(hidden))
+        self._outside.task = task
+        self._loop.start(self._key)
+        self._begun = True
+
+    def _tick(self) -> Command:
+        step, verdict = self._loop.perceive()
+        self._loop.act(step, verdict)
+        rising, self._alarm = verdict.trigger and not self._alarm, verdict.trigger
+        command = self._command(verdict)
+        if rising and self._on_alarm is not None:
+            try:
+                self._on_alarm(command)
+            except Exception as error:
+                self._loop.refuse("on_alarm", error)
+                return self._held(verdict)
+        return command
+
+    def _command(self, verdict: Verdict) -> Command:
+        sent = self._loop.sent
+        if sent is None:
+            return self._held(verdict)
+        return Command(
+            action=sent.action, verdict=verdict, decision=sent.decision, driver=sent.driver, guard=sent.guard
+        )
+
+    def _held(self, verdict: Verdict = SILENT) -> Command:
+        """What is said once the episode is over: a hold and a stop."""
+        decision = self._loop.stopped or CONTINUE
+        reason = self.latched or (decision.reason and f"stopped: {decision.reason}") or "the episode is over"
+        return Command(
+            action=self._loop.hold, stop=True, verdict=verdict, decision=decision, driver="hold", guard=reason
+        )
+
+
+def output_of(value: PolicyOutput | Array) -> PolicyOutput:
+    """What a policy answered: as it is, or from a chunk (H, A) or one action (A,).
+
+    Raises EpisodeDataError for what is no array of numbers.
+    """
+    if isinstance(value, PolicyOutput):
+        return value
+    array = np.asarray(value)
+    array = array[None] if array.ndim == 1 else array
+    return PolicyOutput(chunk=read_array(array, "the policy's output", (None, None), finite=False))
+
+
+def offered(output: PolicyOutput, observations: ObservationSpec) -> frozenset[Access]:
+    """The levels of access that an output and a state give."""
+    has = {
+        Access.ACTIONS: True,
+        Access.PROPRIOCEPTION: bool(observations.state),
+        Access.SAMPLES: output.samples is not None,
+        Access.HIDDEN: output.hidden is not None,
+    }
+    return frozenset(level for level, there in has.items() if there)
+
+
+def _monitor_of(bundle: str | Path | Monitor | None) -> tuple[Monitor | None, MadeFor | None]:
+    if not isinstance(bundle, str | Path):
+        return bundle, getattr(bundle, "made_for", None)
+    monitor = load_monitor(bundle, learns=False)
+    made = monitor.made_for
+    if made is not None and made.logged:
+        raise BundleError(
+            f"{bundle} reads the signals of a log, which nobody computes while the robot moves. Fit a bundle on "
+            "recordings of watch(policy, record=RUN), or on a log of actions alone."
+        )
+    return monitor, made
+
+
+def _specs(
+    made: MadeFor | None, actions: ActionSpec | None, observations: ObservationSpec | None, policy: str
+) -> tuple[ActionSpec, ObservationSpec]:
+    """What actions and state mean, the same for everybody. Raises SpecMismatchError and BundleError where it is not."""
+    if made is not None:
+        require_equal("Action specs of robot and bundle", robot=actions or made.action_spec, bundle=made.action_spec)
+        seen = observations or made.observation_spec
+        require_equal("States of robot and bundle", robot=seen.state, bundle=made.observation_spec.state)
+        actions, observations = made.action_spec, seen
+        if policy not in ("", made.policy):
+            raise BundleError(
+                f"The bundle was fitted on policy {made.policy}, this one is {policy}. Record episodes with this policy "
+                "and fit again."
+            )
+    if actions is None or observations is None:
+        raise SpecMismatchError("Without a bundle, say what actions and state mean: actions=..., observations=...")
+    if not actions.rate_hz:
+        raise SpecMismatchError(
+            "Nothing says how many control ticks a second has: the action spec's rate_hz is 0. A log is imported with "
+            "--rate-hz, a robot says it in its ActionSpec."
+        )
+    return actions, observations

@@ -1,0 +1,424 @@
+"""A protector says what the loop would have said, to the bit; whatever is brought to it wrong is a hold, said and counted."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import recurrent_arrays
+
+from failsight.core.errors import BundleError, EpisodeDataError, FailsightError, SpecMismatchError, StorageError
+from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
+from failsight.core.types import CONTINUE, Decision, DecisionKind, EpisodeKey, Outcome, Perturbation, PolicyOutput
+from failsight.interventions.gate import GateEntry
+from failsight.interventions.ladder import Ladder
+from failsight.interventions.ladder_file import LADDER, load_ladder, save_ladder
+from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover
+from failsight.monitor.bundle import Bundle, load_monitor, save_bundle
+from failsight.monitor.calibration import Calibration
+from failsight.monitor.thresholds import Thresholds
+from failsight.monitor.trigger import TriggerRule
+from failsight.predictors.recurrent import RecurrentPredictor
+from failsight.runtime.loop import Loop
+from failsight.runtime.protector import Protector
+from failsight.testing import fakes
+
+KEY = EpisodeKey(seed=3, task="home", episode=2, perturbations=Perturbation.parse("wind:3"))
+HOLD = [0.0, 0.0, 0.0, -1.0]
+
+
+def save(folder, threshold=0.0, rate_hz=20.0, **more):
+    actions = ActionSpec(dimensions=fakes.ACTIONS.dimensions, frame="world", rate_hz=rate_hz, gripper_closed_sign=1)
+    predictor = RecurrentPredictor(recurrent_arrays(hidden=8))
+    whole = {
+        "predictor": predictor,
+        "rule": TriggerRule(needed=2, window=3),
+        "thresholds": Thresholds(pooled=Calibration(threshold=threshold, alpha=0.1, successes=20, alpha_upper=0.2)),
+        "action_spec": actions,
+        "observation_spec": fakes.OBSERVATIONS,
+        "policy": "point",
+        "provenance": {},
+    }
+    save_bundle(folder, Bundle(**whole | more))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("protector") / "bundle")
+
+
+def person(observation):
+    at = observation["observation.state"][:3]
+    return np.array([*(-at / max(np.linalg.norm(at), 1e-6)), -1.0], np.float32)
+
+
+class Homing:
+    def act(self, sim):
+        return person(sim.observe())
+
+
+def looped(bundle, intervention, operator=None):
+    """An episode of the loop, and what a recording of it holds: states, and outputs at the steps of an inference."""
+
+    class Keeper:
+        name, wants_images = "keeper", False
+
+        def __init__(self):
+            self.ticks = []
+
+        def observe(self, tick):
+            self.ticks.append(tick)
+
+    keeper = Keeper()
+    loop = Loop(
+        fakes.PointSim(),
+        fakes.PointPolicy(),
+        monitor=load_monitor(bundle),
+        intervention=intervention,
+        operator=operator,
+        observers=[keeper],
+    )
+    loop.start(KEY)
+    loop.run()
+    return loop, keeper.ticks
+
+
+MAKES = {
+    "watch": lambda: None,
+    "slow": Slow,
+    "retry": Retry,
+    "stop": SafeStop,
+    "takeover": Takeover,
+    "ladder": lambda: Ladder({"slow": Slow(), "retry": Retry()}, ["slow", "retry"], None, patience_s=0.3),
+}
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_a_protector_fed_by_a_recording_says_what_the_loop_said_to_the_bit(bundle, name):
+    make = MAKES[name]
+    loop, ticks = looped(bundle, make(), Homing())
+    rungs = [made] if (made := make()) is not None else []
+    protector = Protector(bundle, rungs=rungs, execute=fakes.PointPolicy.execute, person=person, clock=None)
+    protector.start("home", "go home", horizon=fakes.HORIZON)
+    for tick in ticks:
+        assert protector.due == tick.step.replan
+        seen = {"observation.state": tick.step.state}
+        command = protector.step(seen, tick.step.output if tick.step.replan else None)
+        assert repr(command.verdict) == repr(tick.verdict)
+        assert repr(command.decision) == repr(tick.decision)
+        if tick.action is None:
+            assert command.stop
+            assert command.action.tolist() == loop._hold.tolist()
+        else:
+            assert not command.stop
+            assert command.action.tobytes() == tick.action.tobytes()
+            assert command.driver == tick.driver
+    trace = protector.end(success=loop.trace.outcome == Outcome.SUCCESS)
+    assert trace.rows == loop.trace.rows
+    assert trace.outcome == loop.trace.outcome
+    assert name == "watch" or len(set(trace.kinds)) > 1, "the rung must have acted"
+
+
+def begun(bundle=None, **more):
+    if bundle is None:
+        more |= {"actions": fakes.ACTIONS, "observations": fakes.OBSERVATIONS}
+    protector = Protector(bundle, **{"clock": None, "rungs": []} | more)
+    protector.start("home")
+    return protector
+
+
+STATE = np.array([0.5, 0.2, 0.1, 1.0], np.float32)
+CHUNK = np.tile(np.array([0.1, 0.2, 0.3, -1.0], np.float32), (8, 1))
+
+
+def full(state=STATE):
+    samples = np.stack([CHUNK + 0.01 * i for i in range(4)])
+    return PolicyOutput(chunk=CHUNK, hidden=np.ones(8), samples=samples)
+
+
+def drive(protector, ticks=4, **more):
+    first = protector.step(STATE, full(), **more)
+    return [first, *(protector.step(STATE + 0.01 * (i + 1)) for i in range(ticks - 1))]
+
+
+def test_a_plain_policy_is_guarded_without_a_bundle():
+    protector = begun()
+    wild = np.array([5.0, 0.0, 0.0, 1.0], np.float32)
+    command = protector.step({"observation.state": STATE}, wild)
+    assert command.action.tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert "clipped: dx" in command.why
+    assert protector.due, "one action is one chunk"
+    held = protector.step(STATE, np.full(4, np.nan, np.float32))
+    assert held.action.tolist() == [0.0, 0.0, 0.0, 1.0]
+    assert not held.stop
+    latched = protector.step(STATE, np.full(4, np.nan, np.float32))
+    assert latched.stop
+    assert "not finite, on 2 of the last 3 ticks" in latched.why
+    with pytest.raises(FailsightError, match="latched"):
+        Protector.start(protector, "home")
+    protector.end(None)
+    protector.release(by="Ada")
+    protector.start("home")
+    assert protector.step(STATE, wild).action[0] == 1.0
+
+
+def test_no_output_where_one_is_due_is_a_hold_and_two_of_them_latch():
+    protector = begun(execute=8)
+    commands = [protector.step(STATE + 0.01 * i, full() if i == 0 else None) for i in range(10)]
+    assert [c.driver for c in commands[:8]] == ["policy"] * 8
+    assert "past the end of its chunk of 8" in commands[8].why
+    assert commands[8].action.tolist() == HOLD
+    assert commands[9].stop
+
+
+def test_no_output_at_the_first_tick_is_a_stop():
+    stops = []
+    protector = begun(stop=stops.append)
+    command = protector.step(STATE)
+    assert command.stop
+    assert stops == ["policy: it gave no output at the first tick of the episode"]
+
+
+def test_a_state_that_stays_nan_is_a_trigger(bundle):
+    protector = begun(bundle)
+    drive(protector, 2)
+    bad = np.array([np.nan, 0, 0, 1], np.float32)
+    commands = [protector.step(bad, full()) for _ in range(12)]
+    assert commands[0].verdict.blind == "the state is not finite"
+    assert not commands[0].verdict.trigger or commands[0].verdict.why
+    assert commands[-1].verdict.trigger
+    assert "blind for 12 ticks: the state is not finite" in commands[-1].why
+
+
+@pytest.mark.parametrize(
+    ("index", "says"), [(1, "step 1 came twice or too late: step 4 is due"), (3, "step 3 came tw")]
+)
+def test_a_tick_that_comes_twice_or_out_of_order_is_a_hold_that_counts_for_nothing(bundle, index, says):
+    protector = begun(bundle)
+    for i in range(4):
+        protector.step(STATE + 0.01 * i, full() if i == 0 else None, index=i)
+    again = protector.step(STATE, index=index)
+    assert again.action.tolist() == HOLD
+    assert again.driver == "hold"
+    assert says in again.why
+    assert again.verdict.blind
+    following = protector.step(STATE + 0.05, index=4)
+    assert following.action.tolist() == CHUNK[4].tolist(), "the chunk goes on where it stood"
+    assert not following.verdict.blind
+    assert protector.trace.rows[-1].step == index
+
+
+def test_ticks_that_never_came_are_said(bundle):
+    protector = begun(bundle)
+    protector.step(STATE, full(), index=0)
+    command = protector.step(STATE + 0.01, index=5)
+    assert command.verdict.blind == "4 steps before step 5 are missing"
+
+
+def test_a_repeated_tick_becomes_a_trigger(bundle):
+    protector = begun(bundle)
+    protector.step(STATE, full(), index=0)
+    commands = [protector.step(STATE, index=0) for _ in range(10)]
+    assert commands[-1].verdict.trigger
+
+
+def test_ticks_that_come_late_by_the_clock_are_said(bundle):
+    seconds = iter([10.0, 10.05, 10.9])
+    protector = begun(bundle, clock=lambda: next(seconds))
+    commands = drive(protector, 3)
+    assert not commands[1].verdict.blind
+    assert "its state came 0.850 s after the one before, due after 0.050 s" in commands[2].why
+
+
+@pytest.mark.parametrize(
+    ("observation", "output", "says"),
+    [
+        (STATE[:2], None, r"caller: observation.state: expected shape \(4\), found \(2,\)"),
+        ({"state": STATE}, None, "caller: the observation has no observation.state; it should hold x_m, y_m"),
+        (STATE, "left", "caller: the policy's output: expected numbers"),
+        (STATE, np.zeros((3, 2)), "policy: its chunk has 2 columns for the 4 action dimensions"),
+        (None, None, "caller: observation.state"),
+    ],
+)
+def test_whatever_is_brought_wrong_is_a_hold_a_stop_and_a_latch(observation, output, says):
+    stops = []
+    protector = begun(stop=stops.append)
+    drive(protector, 2)
+    command = protector.step(observation, output)
+    assert command.stop
+    assert command.action.tolist() == HOLD
+    with pytest.raises(FailsightError, match=says):
+        raise FailsightError(stops[0])
+    assert protector.trace.outcome == Outcome.ERRORED
+    assert protector.step(STATE, full()).stop, "nothing moves any more"
+
+
+def test_what_cannot_be_begun_is_raised_before_anything_moves():
+    protector = begun()
+    with pytest.raises(EpisodeDataError, match="expected shape"):
+        protector.step(STATE[:2], full())
+    with pytest.raises(FailsightError, match=r"call start\(TASK\) first"):
+        Protector(None, actions=fakes.ACTIONS, observations=fakes.OBSERVATIONS).step(STATE, full())
+
+
+def test_a_callback_or_an_observer_that_breaks_stops_the_robot(bundle):
+    def raises(command):
+        raise RuntimeError("pager out")
+
+    protector = begun(bundle, on_alarm=raises)
+    commands = drive(protector, 3)
+    assert commands[-1].stop
+    assert "on_alarm: RuntimeError: pager out" in commands[-1].why
+
+    class Full:
+        name, wants_images = "recorder", False
+
+        def observe(self, tick):
+            raise StorageError("disk full")
+
+    assert drive(begun(bundle, observers=[Full()]), 2)[-1].why == "recorder: disk full"
+
+
+def test_the_alarm_is_told_once_while_it_is_on(bundle):
+    told = []
+    protector = begun(bundle, on_alarm=told.append)
+    commands = drive(protector, 6)
+    assert len(told) == 1
+    assert told[0] is next(c for c in commands if c.verdict.trigger)
+
+
+def test_a_rung_that_needs_a_person_holds_without_one_and_says_so(bundle):
+    command = drive(begun(bundle, rungs=["takeover"]), 4)[-1]
+    assert command.action.tolist() == HOLD
+    assert not command.stop
+    assert "person called: " in command.why
+    assert "no person is there: holding" in command.why
+    calls = []
+    protector = begun(bundle, rungs=["takeover"], person=lambda seen: calls.append(seen) or np.zeros(4, np.float32))
+    assert drive(protector, 4)[-1].driver == "operator"
+    assert set(calls[-1]) == {"observation.state"}
+
+
+class Broken:
+    def reset(self):
+        pass
+
+    def propose(self, verdict, context):
+        if context.step < 2:
+            return CONTINUE
+        return Decision(kind=DecisionKind.BACKTRACK, reason="back", action=np.full(4, np.inf, np.float32))
+
+
+def test_a_rung_that_sends_nonsense_never_reaches_the_robot(bundle):
+    commands = drive(begun(bundle, rungs=[Broken()]), 4)
+    assert [c.stop for c in commands] == [False, False, False, True]
+    assert all(np.isfinite(c.action).all() for c in commands)
+
+
+JOINTS = ActionSpec(
+    dimensions=(Dimension(name="j0", kind="absolute", unit="rad"),), frame="joint", rate_hz=20.0, gripper_closed_sign=1
+)
+
+
+def refused(tmp_path, **more):
+    return Protector(save(tmp_path / "b", **{k: more.pop(k) for k in ("rate_hz",) if k in more}), **more)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"rate_hz": 0.0}, "rate_hz is 0"),
+        ({"actions": JOINTS}, "Action specs of robot and bundle differ"),
+        (
+            {"observations": ObservationSpec(state=("y_m", "x_m", "z_m", "gripper_open01"), cameras=())},
+            "States of robot",
+        ),
+        ({"policy": "other"}, "fitted on policy point, this one is other"),
+        ({"rungs": ["retri"]}, "Did you mean retry"),
+        ({"rungs": ["ladder"]}, "no rung by itself"),
+        ({"rungs": "slow"}, r"write \['slow'\]"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_construction(tmp_path, more, says):
+    with pytest.raises(FailsightError, match=says):
+        refused(tmp_path, **more)
+
+
+def test_rungs_unfit_for_the_robot_and_joints_that_nobody_measures_are_refused():
+    seen = ObservationSpec(state=("j0",), cameras=())
+    with pytest.raises(SpecMismatchError, match="Retry backtracks along the tool's path and needs"):
+        Protector(None, actions=JOINTS, observations=seen, rungs=["retry"])
+    with pytest.raises(SpecMismatchError, match="'j0'"):
+        Protector(None, actions=JOINTS, observations=ObservationSpec(state=("q",), cameras=()))
+    with pytest.raises(SpecMismatchError, match="say what actions and state mean"):
+        Protector(None)
+
+
+def test_a_bundle_that_reads_hidden_states_is_refused_without_them(bundle):
+    protector = begun(bundle)
+    with pytest.raises(BundleError, match=r"level hidden: the policy's hidden state.*Given: actions, proprioception"):
+        protector.step(STATE, CHUNK)
+    with pytest.raises(BundleError, match="hidden states of 8, the policy's has 3"):
+        protector.step(STATE, PolicyOutput(chunk=CHUNK, hidden=np.ones(3)))
+    assert protector.step(STATE, full()).action is not None, "nothing had moved"
+
+
+def entries(*, opened):
+    return [GateEntry(rung="slow", triggers=40, rescues=20 if opened else 0, harms=0)]
+
+
+def test_the_ladder_of_a_bundle_is_climbed_and_that_of_another_refused(tmp_path):
+    folder = save(tmp_path / "bundle")
+    assert drive(begun(folder, rungs=None), 4)[-1].decision.kind == "continue"
+    save_ladder(folder, entries(opened=False))
+    assert drive(begun(folder, rungs=None), 4)[-1].decision.kind == "continue", "shut rungs stay shut"
+    save_ladder(folder, entries(opened=True))
+    assert load_ladder(folder) == tuple(entries(opened=True))
+    assert drive(begun(folder, rungs=None), 4)[-1].decision.kind == "slow"
+    assert drive(begun(folder, rungs=[]), 4)[-1].decision.kind == "continue", "watch only"
+    save(tmp_path / "other", threshold=0.1)
+    (tmp_path / "other" / LADDER).write_text((folder / LADDER).read_text())
+    with pytest.raises(BundleError, match="proved on another bundle"):
+        Protector(tmp_path / "other")
+
+
+@pytest.mark.parametrize("text", ["[]", '{"bundle": 3}', '{"bundle": "x", "rungs": [{"rung": "slow"}]}', "{"])
+def test_a_damaged_ladder_is_refused(tmp_path, text):
+    folder = save(tmp_path / "bundle")
+    (folder / LADDER).write_text(text)
+    with pytest.raises(BundleError, match=r"ladder\.json"):
+        Protector(folder)
+
+
+def test_a_count_that_no_forks_give_opens_no_rung(tmp_path):
+    folder = save(tmp_path / "bundle")
+    path = save_ladder(folder, entries(opened=True))
+    data = json.loads(path.read_text())
+    data["rungs"][0]["rescues"] = 400
+    path.write_text(json.dumps(data))
+    with pytest.raises(BundleError, match="from 0 to 40"):
+        Protector(folder)
+
+
+def test_changes_are_logged_with_what_was_seen(bundle, tmp_path):
+    protector = begun(bundle, rungs=["slow"], log=tmp_path / "log/events.jsonl")
+    drive(protector, 6)
+    protector.end(success=True)
+    lines = [json.loads(line) for line in (tmp_path / "log/events.jsonl").read_text().splitlines()]
+    assert lines == list(protector.events.lines)
+    alarm = next(line for line in lines if line["decision"] == "slow")
+    assert alarm["trigger"]
+    assert alarm["reason"].startswith("half speed")
+    assert np.allclose(alarm["sent"][:3], np.array(alarm["planned"][:3]) / 2)
+    assert len(alarm["state"]) == 4
+
+
+def test_an_ending_that_nobody_knows_is_neither_and_an_endless_episode_does_not_grow(bundle, monkeypatch):
+    monkeypatch.setattr("failsight.runtime.pushed._KEPT_TICKS", 50)
+    protector = begun(bundle)
+    drive(protector, 2)
+    for i in range(200):
+        protector.step(STATE + 0.001 * i, full())
+    assert len(protector.trace.rows) <= 50
+    assert len(protector.trace.path) <= 50
+    assert protector.end(success=None).outcome == Outcome.UNKNOWN
