@@ -171,6 +171,29 @@ def test_no_output_where_one_is_due_is_a_hold_and_two_of_them_latch():
     assert commands[9].stop
 
 
+class Tells:
+    def reset(self):
+        pass
+
+    def propose(self, verdict, context):
+        if context.step != 2:
+            return CONTINUE
+        return Decision(kind=DecisionKind.REINSTRUCT, reason="other words", instruction="come home")
+
+
+def test_other_words_are_handed_on_and_held_until_the_policy_has_answered_them():
+    protector = begun(rungs=[Tells()], execute=8)
+    commands = drive(protector, 3)
+    assert [c.instruction for c in commands] == ["", "", "come home"]
+    assert commands[-1].action.tolist() == HOLD
+    assert protector.due
+    silent = protector.step(STATE)
+    assert silent.action.tolist() == HOLD
+    assert "has not inferred afresh" in silent.why
+    assert protector.step(STATE, full()).action.tolist() == CHUNK[0].tolist()
+    assert not protector.due
+
+
 def test_no_output_at_the_first_tick_is_a_stop():
     stops = []
     protector = begun(stop=stops.append)

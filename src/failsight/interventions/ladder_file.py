@@ -12,8 +12,8 @@ from typing import Any
 from failsight.core.errors import BundleError, EpisodeDataError
 from failsight.core.foreign import read_count, read_text, require_distinct
 from failsight.core.textfiles import read_json_object
-from failsight.episodes.disk import write_bytes_atomic
 from failsight.interventions.gate import GateEntry
+from failsight.storage.disk import write_bytes_atomic
 
 LADDER = "ladder.json"
 

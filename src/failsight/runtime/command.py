@@ -21,6 +21,8 @@ class Command:
     """What was decided about it."""
     driver: Driver = "policy"
     """Whose action it is."""
+    instruction: str = ""
+    """What the policy is to be told from now on, before it infers afresh; empty: as before."""
     guard: str = ""
     """What the guard did: a bad action replaced, a clip, a latch; empty: nothing."""
 

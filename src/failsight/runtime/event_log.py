@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from failsight.core.types import CONTINUE, SILENT, Array, Tick
-from failsight.episodes.disk import writing
+from failsight.storage.disk import writing
 
 _KEPT = 1000
 

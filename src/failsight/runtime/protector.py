@@ -221,6 +221,7 @@ class Protector:
         self._begun = True
 
     def _tick(self) -> Command:
+        self._outside.told = ""
         step, verdict = self._loop.perceive()
         self._loop.act(step, verdict)
         rising, self._alarm = verdict.trigger and not self._alarm, verdict.trigger
@@ -238,7 +239,12 @@ class Protector:
         if sent is None:
             return self._held(verdict)
         return Command(
-            action=sent.action, verdict=verdict, decision=sent.decision, driver=sent.driver, guard=sent.guard
+            action=sent.action,
+            verdict=verdict,
+            decision=sent.decision,
+            driver=sent.driver,
+            instruction=self._outside.told,
+            guard=sent.guard,
         )
 
     def _held(self, verdict: Verdict = SILENT) -> Command:

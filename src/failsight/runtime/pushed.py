@@ -16,6 +16,7 @@ from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import (
     Array,
     Decision,
+    DecisionKind,
     Driver,
     EpisodeKey,
     Observation,
@@ -72,6 +73,8 @@ class Outside(SimRobot):
         """The policy output in force."""
         self.taken: Array | None = None
         """(A,) what was commanded at this tick."""
+        self.told = ""
+        """What the policy is told at this tick instead of its instruction; empty: nothing."""
         self.ticks, self.stopped = 0, ""
 
     @property
@@ -96,6 +99,10 @@ class Outside(SimRobot):
     def send(self, action: Array) -> None:
         """Keep (A,) until it is taken away."""
         self.taken = action
+
+    def reinstruct(self, instruction: str) -> None:
+        """Keep what the policy is told until it is taken away."""
+        self.told = instruction
 
     def stop(self, reason: str) -> None:
         """Hand the reason on."""
@@ -142,7 +149,7 @@ class PushedLoop(Loop):
         self._outside, self.sent = outside, cast(Sent | None, None)
         self.stopped: Decision | None = None
         """The decision that ended the episode in a stop; None: none did."""
-        self._past, self._unknown = "", False
+        self._past, self._waiting, self._unknown = "", False, False
 
     @property
     def latched(self) -> str:
@@ -165,7 +172,7 @@ class PushedLoop(Loop):
         if self.sent is None:
             return True
         after = self.at.after(self.sent.action, self.at.state, self.sent.driver, self.sent.decision)
-        return after.stale or int(after.cursor) >= self._outside.execute
+        return after.used_up(self._outside.execute)
 
     def _look(self) -> Step:
         brought = self._outside.brought
@@ -200,12 +207,14 @@ class PushedLoop(Loop):
             self._outside.output, self.at = output, self.at.inferred(output)
         elif self.at.output is None:
             raise FailsightError("it gave no output at the first tick of the episode")
+        self._waiting = self.at.stale
 
     def _wanted(self, decision: Decision) -> tuple[Array | None, Driver]:
         if self._past:
             self._guard.tell(f"held: {self._past}")
             return self._hold, "hold"
-        return super()._wanted(decision)
+        by_policy = decision.action is None and decision.kind != DecisionKind.HUMAN
+        return (None, "policy") if self._waiting and by_policy else super()._wanted(decision)
 
     def _await(self, sent: Sent) -> None:
         self.sent = sent
