@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from failsight.monitor.bundle import load_monitor as load_monitor
     from failsight.runtime.loop import Loop as Loop
     from failsight.runtime.protector import Protector as Protector
+    from failsight.runtime.watch import watch as watch
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ _HOMES = {
     "Task": "failsight.core.types",
     "Verdict": "failsight.core.types",
     "load_monitor": "failsight.monitor.bundle",
+    "watch": "failsight.runtime.watch",
 }
 
 __all__ = [*_HOMES, "__version__"]

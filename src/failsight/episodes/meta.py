@@ -17,6 +17,8 @@ from failsight.storage.disk import write_bytes_atomic
 
 FORMAT_VERSION = 1
 """Of `meta/failsight`; a run of another version is refused by name."""
+WATCHED = "watched"
+"""What stands for the simulator of a run that somebody else's loop made."""
 _LOWEST = -(2**63)
 
 

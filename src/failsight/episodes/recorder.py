@@ -89,7 +89,7 @@ class EpisodeRecorder:
         """
         output = step.output
         row: dict[str, Array] = {
-            "observation.state": step.state,
+            **({"observation.state": step.state} if len(step.state) else {}),
             "action": executed,
             "policy.chunk": output.chunk.ravel(),
             "policy.cursor": np.int64(step.cursor),  # type: ignore[dict-item]

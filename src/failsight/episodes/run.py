@@ -17,7 +17,7 @@ from failsight.core.foreign import read_count, read_number
 from failsight.core.types import Array, Event, PolicyOutput, Step
 from failsight.episodes.consistency import columns_fit, index_fits, plan_fits, rows_fit
 from failsight.episodes.layout import empty_steps
-from failsight.episodes.meta import EpisodeMeta, RunMeta
+from failsight.episodes.meta import WATCHED, EpisodeMeta, RunMeta
 from failsight.episodes.seal import column_values
 from failsight.storage.checksums import not_sealed, read_checksums
 from failsight.storage.parquet import footer_digest, read_frame, read_table
@@ -104,9 +104,10 @@ class Run:
         self.root = Path(root)
         self.meta = RunMeta.read(self.root / "meta/failsight/run.json")
         if not is_sealed(self.root):
-            raise EpisodeDataError(
-                f"{self.root} is not finished; go on with: failsight collect --out {self.root} --resume"
-            )
+            how = f"go on with: failsight collect --out {self.root} --resume"
+            if self.meta.sim == WATCHED:
+                how = f"record into it again with watch(policy, record={str(self.root)!r}), and close() it"
+            raise EpisodeDataError(f"{self.root} is not finished; {how}")
 
     @cached_property
     def episodes(self) -> tuple[EpisodeMeta, ...]:

@@ -109,3 +109,17 @@ class Guard:
         """Restore it."""
         self._recent = deque(state.recent, maxlen=_OF)
         self.reason, self.note = state.reason, ""
+
+
+class Onlooker(Guard):
+    """A guard of who only watches: it says what it would have done, and changes nothing."""
+
+    def check(self, action: Array | None, last: Array, missing: str = "there is no action") -> Array:
+        """What somebody wants sent, (A,) float32 as it is; a hold where there is no action at all."""
+        latched, noted, self.note = self.reason, self.note, ""
+        held = super().check(action, last, missing)
+        undone = self.take_note()
+        self.reason, self.note = latched, noted
+        if undone:
+            self.tell(f"not done, as nothing acts: {undone}")
+        return held if action is None or np.shape(action) != held.shape else np.asarray(action, np.float32)

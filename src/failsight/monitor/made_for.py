@@ -29,8 +29,11 @@ class MadeFor:
     logged: bool
     """It reads signals that came with a log, which nobody computes online."""
 
-    def require(self, offered: frozenset[Access], hidden_size: int = 0) -> None:
-        """Refuse to start without what the monitor needs. Raises BundleError naming the level that is missing."""
+    def require(self, offered: frozenset[Access], hidden_size: int | None = None) -> None:
+        """Refuse to start without what the monitor needs; `hidden_size`: of the policy's hidden states, once it is known.
+
+        Raises BundleError naming the level that is missing.
+        """
         missing = sorted(self.levels - offered)
         if missing:
             names = " and ".join(f"level {level.name.lower()}: {_GIVES[level]}" for level in missing)
@@ -39,5 +42,5 @@ class MadeFor:
                 f"This bundle needs more access than it is given; missing is {names}. Given: {have}. "
                 "Give it, or fit a bundle on recordings without it."
             )
-        if self.hidden_size and hidden_size != self.hidden_size:
+        if hidden_size is not None and self.hidden_size and hidden_size != self.hidden_size:
             raise BundleError(f"This bundle reads hidden states of {self.hidden_size}, the policy's has {hidden_size}.")

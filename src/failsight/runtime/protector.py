@@ -25,25 +25,42 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
 from failsight.core.contracts import Intervention, Monitor, Observer
-from failsight.core.errors import BundleError, FailsightError, SpecMismatchError, StorageError
-from failsight.core.foreign import read_array, read_success, read_text
-from failsight.core.specs import Access, ActionSpec, ObservationSpec, require_equal
+from failsight.core.errors import FailsightError, SpecMismatchError, StorageError
+from failsight.core.foreign import read_array, read_count, read_success, read_text
+from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import CONTINUE, SILENT, Array, EpisodeKey, Observation, PolicyOutput, Task, Verdict
 from failsight.interventions.guard import Guard
 from failsight.interventions.rung_choice import choose_rungs
-from failsight.monitor.bundle import load_monitor
-from failsight.monitor.made_for import MadeFor
+from failsight.runtime.agreement import agreed_specs, monitor_of, offered, output_of
 from failsight.runtime.command import Command
 from failsight.runtime.event_log import EventLog
 from failsight.runtime.pushed import Brought, Outside, Person, PushedLoop
 from failsight.runtime.trace import Trace
 
 STATE = "observation.state"
+
+
+class Protecting(TypedDict, total=False):
+    """What may be said to whoever protects, besides bundle, rungs and specs."""
+
+    person: Person | None
+    """Who takes over when a rung calls a person; None: such a rung holds, and says so."""
+    stop: Callable[[str], None] | None
+    """Hears the reason of every stop request, at once."""
+    on_alarm: Callable[[Command], None] | None
+    """Told once when the trigger goes on; one that raises is a hold, a stop and a latch."""
+    log: str | Path | None
+    """File that gets a JSON line for every change (alarm, blindness, decision, guard, latch, end)."""
+    deadline_s: float | None
+    """Longest wait for monitor, rung or person; None: as long as they take."""
+    clock: Callable[[], float] | None
+    """Seconds, to say when a state was measured where the caller does not (default: time.monotonic); None: ticks are
+    taken to be on time, which is right in a simulator alone."""
 
 
 class Protector:
@@ -58,14 +75,9 @@ class Protector:
         actions: ActionSpec | None = None,
         observations: ObservationSpec | None = None,
         execute: int = 0,
-        person: Person | None = None,
-        stop: Callable[[str], None] | None = None,
-        on_alarm: Callable[[Command], None] | None = None,
-        log: str | Path | None = None,
         observers: Sequence[Observer] = (),
         guard: Guard | None = None,
-        deadline_s: float | None = None,
-        clock: Callable[[], float] | None = time.monotonic,
+        **protecting: Unpack[Protecting],
     ) -> None:
         """Args:
             bundle: its folder, a monitor made in another way, or None: nobody judges, the guard alone works.
@@ -74,24 +86,23 @@ class Protector:
             policy: fingerprint of the policy, compared with the bundle's; empty: not compared.
             actions, observations: what robot and policy mean; compared with the bundle's. Needed without a bundle.
             execute: how many actions of a chunk are executed before the next inference; 0: all of it.
-            person: who takes over when a rung calls a person; None: such a rung holds, and says so.
-            stop: hears the reason of every stop request, at once.
-            on_alarm: told once when the trigger goes on; one that raises is a hold, a stop and a latch.
-            log: file that gets a JSON line for every change (alarm, blindness, decision, guard, latch, end).
             observers: told of every tick when the next one comes.
             guard: that of the robot, shared by everybody who drives it; None: a new one.
-            deadline_s: longest wait for monitor, rung or person; None: as long as they take.
-            clock: seconds, to say when a state was measured where the caller does not; None: ticks are taken to be on
-                time, which is right in a simulator alone.
+            protecting: see `Protecting`.
 
         Raises BundleError or SpecMismatchError for what cannot work: a bundle without a rate or with signals of a log,
         another policy, other names or another order of actions or state, rungs unfit for the robot, an action dimension
         that nothing says how to hold.
         """
-        self.monitor, self.made_for = _monitor_of(bundle)
-        spec, seen = _specs(self.made_for, actions, observations, policy)
+        self.monitor, self.made_for = monitor_of(bundle)
+        spec, seen = agreed_specs(self.made_for, actions, observations, policy)
         folder = Path(bundle) if isinstance(bundle, str | Path) else None
-        self._outside, self._clock, self._on_alarm = Outside(spec, seen, stop, execute), clock, on_alarm
+        self._outside, self._clock, self.on_alarm = (
+            Outside(spec, seen, protecting.get("stop"), execute),
+            protecting.get("clock", time.monotonic),
+            protecting.get("on_alarm"),
+        )
+        log = protecting.get("log")
         self.events = EventLog(None if log is None else Path(log))
         """What changed, newest last; bounded."""
         self.intervention = choose_rungs(rungs, folder)
@@ -99,12 +110,16 @@ class Protector:
             self._outside,
             monitor=self.monitor,
             intervention=self.intervention,
-            person=person,
+            person=protecting.get("person"),
             observers=(*observers, self.events),
             guard=guard or Guard(spec),
-            deadline_s=deadline_s,
+            deadline_s=protecting.get("deadline_s"),
         )
-        self._task: Task | None = None
+        self.task: Task | None = None
+        """Of the running episode; None: there is none."""
+        self.key = EpisodeKey(seed=0, task="", episode=0)
+        """Of the running episode, or the last one."""
+        self._execute = read_count(execute, "execute")
         self._begun, self._alarm, self._episode, self._ticks, self._zero_s = False, False, 0, 0, 0.0
 
     @property
@@ -121,6 +136,16 @@ class Protector:
     def due(self) -> bool:
         """Whether the next tick needs a new output of the policy: its chunk is used up, or somebody else acted."""
         return not self._begun or self._loop.due
+
+    @property
+    def execute(self) -> int:
+        """How many actions of a chunk are executed; 0: all of it."""
+        return self._execute
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode has ended, by a stop or because something broke."""
+        return self._begun and self._loop.done
 
     @property
     def latched(self) -> str:
@@ -143,8 +168,8 @@ class Protector:
         if self.latched:
             raise FailsightError(f"The robot is latched ({self.latched}); release it with release(by=NAME) first.")
         name = read_text(task, "task")
-        self._task = Task(id=name, suite="", instruction=instruction or name, horizon=horizon)
-        self._key = key or EpisodeKey(seed=0, task=name, episode=self._episode)
+        self.task = Task(id=name, suite="", instruction=instruction or name, horizon=horizon)
+        self.key = key or EpisodeKey(seed=0, task=name, episode=self._episode)
         self._episode, self._ticks, self._begun, self._alarm = self._episode + 1, 0, False, False
 
     def step(
@@ -163,28 +188,32 @@ class Protector:
 
         Raises FailsightError before the first tick alone: no `start`, or less access than the bundle needs.
         """
-        if self._task is None:
+        if self.task is None:
             raise FailsightError("There is no episode; call start(TASK) first.")
-        if self._begun and self._loop.done:
+        if self.over:
             return self._held()
         try:
             self._outside.brought = self._brought(observation, output, index, time_s)
             if not self._begun:
-                self._begin(self._outside.brought, self._task)
+                self._begin(self._outside.brought, self.task)
             return self._tick()
         except StorageError:
             return self._held()
         except Exception as error:
-            if not self._begun:
-                raise
-            self._loop.refuse("caller", error)
-            return self._held()
+            return self.broke("caller", error)
+
+    def broke(self, who: str, error: Exception) -> Command:
+        """Somebody outside broke (the policy, say): a hold, a stop and a latch. Before the first tick it is raised."""
+        if not self._begun:
+            raise error
+        self._loop.refuse(who, error)
+        return self._held()
 
     def end(self, success: bool | None) -> Trace:
         """The episode is over; None: nobody knows how it ended, which is stored as that. Returns what is remembered."""
         if self._begun:
             self._loop.conclude(None if success is None else read_success(success, "success"))
-        self._task, self._begun = None, False
+        self.task, self._begun = None, False
         return self.trace
 
     def release(self, by: str) -> None:
@@ -217,7 +246,7 @@ class Protector:
             hidden = brought.output.hidden
             self.made_for.require(offered(brought.output, self.observation_spec), 0 if hidden is None else len(hidden))
         self._outside.task = task
-        self._loop.start(self._key)
+        self._loop.start(self.key)
         self._begun = True
 
     def _tick(self) -> Command:
@@ -226,9 +255,9 @@ class Protector:
         self._loop.act(step, verdict)
         rising, self._alarm = verdict.trigger and not self._alarm, verdict.trigger
         command = self._command(verdict)
-        if rising and self._on_alarm is not None:
+        if rising and self.on_alarm is not None:
             try:
-                self._on_alarm(command)
+                self.on_alarm(command)
             except Exception as error:
                 self._loop.refuse("on_alarm", error)
                 return self._held(verdict)
@@ -254,63 +283,3 @@ class Protector:
         return Command(
             action=self._loop.hold, stop=True, verdict=verdict, decision=decision, driver="hold", guard=reason
         )
-
-
-def output_of(value: PolicyOutput | Array) -> PolicyOutput:
-    """What a policy answered: as it is, or from a chunk (H, A) or one action (A,).
-
-    Raises EpisodeDataError for what is no array of numbers.
-    """
-    if isinstance(value, PolicyOutput):
-        return value
-    array = np.asarray(value)
-    array = array[None] if array.ndim == 1 else array
-    return PolicyOutput(chunk=read_array(array, "the policy's output", (None, None), finite=False))
-
-
-def offered(output: PolicyOutput, observations: ObservationSpec) -> frozenset[Access]:
-    """The levels of access that an output and a state give."""
-    has = {
-        Access.ACTIONS: True,
-        Access.PROPRIOCEPTION: bool(observations.state),
-        Access.SAMPLES: output.samples is not None,
-        Access.HIDDEN: output.hidden is not None,
-    }
-    return frozenset(level for level, there in has.items() if there)
-
-
-def _monitor_of(bundle: str | Path | Monitor | None) -> tuple[Monitor | None, MadeFor | None]:
-    if not isinstance(bundle, str | Path):
-        return bundle, getattr(bundle, "made_for", None)
-    monitor = load_monitor(bundle, learns=False)
-    made = monitor.made_for
-    if made is not None and made.logged:
-        raise BundleError(
-            f"{bundle} reads the signals of a log, which nobody computes while the robot moves. Fit a bundle on "
-            "recordings of watch(policy, record=RUN), or on a log of actions alone."
-        )
-    return monitor, made
-
-
-def _specs(
-    made: MadeFor | None, actions: ActionSpec | None, observations: ObservationSpec | None, policy: str
-) -> tuple[ActionSpec, ObservationSpec]:
-    """What actions and state mean, the same for everybody. Raises SpecMismatchError and BundleError where it is not."""
-    if made is not None:
-        require_equal("Action specs of robot and bundle", robot=actions or made.action_spec, bundle=made.action_spec)
-        seen = observations or made.observation_spec
-        require_equal("States of robot and bundle", robot=seen.state, bundle=made.observation_spec.state)
-        actions, observations = made.action_spec, seen
-        if policy not in ("", made.policy):
-            raise BundleError(
-                f"The bundle was fitted on policy {made.policy}, this one is {policy}. Record episodes with this policy "
-                "and fit again."
-            )
-    if actions is None or observations is None:
-        raise SpecMismatchError("Without a bundle, say what actions and state mean: actions=..., observations=...")
-    if not actions.rate_hz:
-        raise SpecMismatchError(
-            "Nothing says how many control ticks a second has: the action spec's rate_hz is 0. A log is imported with "
-            "--rate-hz, a robot says it in its ActionSpec."
-        )
-    return actions, observations

@@ -8,6 +8,7 @@ learned and how much the calibration may lean on: `Read` travels through all ste
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,6 +155,14 @@ def read_data(run: Run, sampling: bool = False) -> DataSet:
     )
 
 
+def note_left_out(run: Run, note: Callable[[str], None]) -> None:
+    """Say how many episodes nothing is learned from, and how they ended."""
+    counts = Counter(str(meta.outcome) for meta in run.episodes if not meta.scored)
+    if counts:
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+        note(f"left out: {told} of {len(run.episodes)} episodes, of which nobody can say success or failure")
+
+
 def read(data: DataSet, run: Run, seed: int) -> Read:
     """Split a run that was read."""
     return Read(run=run, data=data, split=split_sequences(list(data.sequences), seed), seed=seed)
@@ -219,6 +228,7 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
         note_signals,
     )
 
+    note_left_out(run, note)
     note("computing signals")
     options = replace(options, rule=options.rule.at(run.meta.action_spec.rate_hz))
     own = read(read_data(run), run, options.seed)
@@ -275,6 +285,7 @@ def fit_with(
     detector: Detector, run: Run, bundle: Path, options: LogFitOptions, note: Callable[[str], None]
 ) -> LogFitted:
     """`fit_log` for a detector that is not in the table; `options.detector` only names it in messages."""
+    note_left_out(run, note)
     data = read_data(run)
     require_enough(data.sequences, options.alpha)
     log = read(data, run, options.seed)
