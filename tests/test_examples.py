@@ -53,3 +53,34 @@ def test_own_simulator_policy_and_loop(tmp_path):
     assert len(ends) == 10
     assert sum("none" in line and "no alarm" in line for line in ends) >= 4
     assert any("draught" in line and "alarm at tick" in line for line in ends)
+
+
+def test_a_foreign_policy_is_recorded_fitted_watched_and_evaluated(tmp_path, capsys):
+    """The circle of `examples/watch_a_policy.py`, with one episode more whose ending nobody knows."""
+    import failsight
+    from examples import watch_a_policy as example
+    from failsight.workflows.evaluate import evaluate_bundle
+    from failsight.workflows.fit import LogFitOptions, fit_log
+
+    def one_more(watched, episodes, first, drive=example.drive):
+        done = drive(watched, episodes, first)
+        watched.reset("left-cup")
+        watched.step({"state": np.zeros(4, np.float32)})
+        watched.end(None)
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(example, "drive", one_more)
+        example.record(str(tmp_path / "recorded"))
+    run, notes = failsight.Run(tmp_path / "recorded"), []
+    assert len(run.episodes) == 61
+    fit_log(run, tmp_path / "bundle", LogFitOptions(detector="ledger"), notes.append)
+    assert any("left out: 1 unknown of 61 episodes" in note for note in notes)
+    example.watch(str(tmp_path / "bundle"), str(tmp_path / "watched"))
+    stop, person = capsys.readouterr().out.splitlines()
+    assert stop.startswith("safe_stop: ")
+    assert person.startswith("takeover: ")
+    assert "rescued 1.000" in person, "whom the person is called for arrives"
+    figures = dict(evaluate_bundle(tmp_path / "watched", tmp_path / "bundle"))
+    assert figures["episodes"] == "24"
+    assert float(figures["failures that trigger"].split()[0]) > float(figures["false alarms"].split()[0])
