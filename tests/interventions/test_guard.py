@@ -153,13 +153,13 @@ def test_a_note_is_taken_once() -> None:
 def test_values_beyond_the_range_are_clipped_and_named() -> None:
     guard = Guard(SPEC)
     assert guard.check(np.array([1.5, -3.0]), LAST).tolist() == [1.0, -1.0]
-    assert guard.note == "clipped: dx, gripper"
+    assert guard.note == "clipped: dx 1.5 to 1, gripper -3 to -1"
     assert guard.save_state().recent == (False,)
     guard.reset()
     assert guard.check(np.array([-1.0, 1.0]), LAST).tolist() == [-1.0, 1.0]
     assert guard.note == ""
     assert guard.check(np.array([-1.0, 1.25]), LAST).tolist() == [-1.0, 1.0]
-    assert guard.note == "clipped: gripper"
+    assert guard.note == "clipped: gripper 1.25 to 1"
 
 
 def test_memory_goes_out_and_comes_back() -> None:

@@ -8,10 +8,20 @@ from conftest import recurrent_arrays
 
 from failsight.core.errors import BundleError, EpisodeDataError, FailsightError, SpecMismatchError, StorageError
 from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
-from failsight.core.types import CONTINUE, Decision, DecisionKind, EpisodeKey, Outcome, Perturbation, PolicyOutput
+from failsight.core.types import (
+    CONTINUE,
+    SILENT,
+    Decision,
+    DecisionKind,
+    EpisodeKey,
+    Outcome,
+    Perturbation,
+    PolicyOutput,
+)
 from failsight.interventions.gate import GateEntry
 from failsight.interventions.ladder import Ladder
 from failsight.interventions.ladder_file import LADDER, load_ladder, save_ladder
+from failsight.interventions.limits import limits_from
 from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover
 from failsight.monitor.bundle import Bundle, load_monitor, save_bundle
 from failsight.monitor.calibration import Calibration
@@ -245,12 +255,108 @@ def test_a_repeated_tick_becomes_a_trigger(bundle):
     assert commands[-1].verdict.trigger
 
 
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self):
+        self.now = 10.0
+
+    def __call__(self):
+        return self.now
+
+
 def test_ticks_that_come_late_by_the_clock_are_said(bundle):
-    seconds = iter([10.0, 10.05, 10.9])
-    protector = begun(bundle, clock=lambda: next(seconds))
-    commands = drive(protector, 3)
-    assert not commands[1].verdict.blind
-    assert "its state came 0.850 s after the one before, due after 0.050 s" in commands[2].why
+    clock = Clock()
+    protector = begun(bundle, clock=clock)
+    protector.step(STATE, full())
+    clock.now += 0.05
+    assert not protector.step(STATE + 0.01).verdict.blind
+    clock.now += 0.85
+    command = protector.step(STATE + 0.02)
+    assert "its state came 0.850 s after the one before, due after 0.050 s" in command.why
+
+
+def modes(protector, ticks, clock, tick_s=0.05, **more):
+    """What the guard did at each of these ticks without an output."""
+    found = []
+    for i in range(ticks):
+        clock.now += tick_s
+        protector.step(STATE + 0.01 * (i + 1), **more)
+        found.append(str(protector.guard.mode))
+    return found
+
+
+def test_a_policy_that_stays_silent_is_slowed_held_and_latched_by_its_own_interval():
+    clock = Clock()
+    protector = begun(execute=2, clock=clock)
+    chunk = np.tile(CHUNK[:1], (200, 1))
+    protector.step(STATE, chunk)
+    found = modes(protector, 42, clock)
+    # two actions of 0.05 s: due at the third tick, twice late 0.1 s after that, five times 0.4 s, twenty times 1.9 s
+    assert found == ["moving"] * 3 + ["slowed"] * 6 + ["holding"] * 30 + ["latched"] * 3
+    assert "policy 2.000 s, 20.0 times the 0.100 s expected" in protector.latched
+    assert protector.step(STATE, chunk).stop
+
+
+def test_one_and_the_same_observation_is_stale_and_latches_in_the_end(bundle):
+    clock, stops = Clock(), []
+    protector = begun(bundle, clock=clock, stop=stops.append, execute=2)
+    protector.step(STATE, full(), index=0)
+    found = modes(protector, 20, clock, index=0)
+    assert found == ["moving"] + ["slowed"] * 3 + ["holding"] * 15 + ["latched"]
+    assert "observation 1.000 s, 20.0 times the 0.050 s expected" in stops[0]
+
+
+def test_an_observation_that_was_measured_long_ago_is_late_by_its_own_time():
+    clock = Clock()
+    protector = begun(clock=clock)
+    assert not protector.step(STATE, CHUNK, time_s=100.0).guard
+    clock.now += 0.05
+    assert not protector.step(STATE, CHUNK, time_s=100.05).guard
+    clock.now += 0.15
+    assert "half speed: observation 0.100 s" in protector.step(STATE, CHUNK, time_s=100.1).guard
+
+
+class Ponders:
+    """A monitor that takes its time."""
+
+    def __init__(self, clock, took_s):
+        self._clock, self.took_s = clock, took_s
+
+    def reset(self, task):
+        pass
+
+    def step(self, record):
+        self._clock.now += self.took_s
+        return SILENT
+
+
+@pytest.mark.parametrize(("took_s", "mode"), [(0.09, "moving"), (0.11, "slowed"), (0.26, "holding"), (1.1, "latched")])
+def test_a_monitor_that_misses_its_deadline_slows_holds_and_stops(took_s, mode):
+    clock = Clock()
+    specs = {"actions": fakes.ACTIONS, "observations": fakes.OBSERVATIONS}
+    protector = Protector(Ponders(clock, took_s), rungs=[], clock=clock, **specs)
+    protector.start("home")
+    command = protector.step(STATE, CHUNK)
+    assert protector.guard.mode == mode
+    assert command.stop is (mode == "latched")
+
+
+def test_limits_hold_for_rungs_and_people_too(tmp_path):
+    limits = limits_from([(np.tile(STATE, (5, 1)), 0.1 * CHUNK[:5])], fakes.ACTIONS, fakes.OBSERVATIONS, 1.0)
+    limits.write(tmp_path / "limits.json")
+    protector = begun(limits=tmp_path / "limits.json", token="secret")
+    command = protector.step(STATE, CHUNK)
+    assert command.action.tolist()[3] == -1.0
+    assert (np.abs(command.action[:3]) <= [0.01, 0.02, 0.03]).all()
+    assert "limited: " in command.why
+    drive(protector, 1)
+    protector.step(None)
+    protector.end(None)
+    with pytest.raises(FailsightError, match="wrong token"):
+        protector.release("Ada")
+    protector.release("Ada", "secret")
+    protector.start("home")
 
 
 @pytest.mark.parametrize(

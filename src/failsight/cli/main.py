@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import tyro
 
 from failsight.cli.console import RichReporter, console, print_table, say
-from failsight.cli.prediction import Folder, Name, audit, evaluate, explain, fit, import_log, print_labels
+from failsight.cli.prediction import Folder, Name, audit, evaluate, explain, fit, import_log, limits, print_labels
 from failsight.cli.settings import expand, keep, running
 from failsight.cli.training import cases, demonstrate, failure_tokens, outcomes, serve, train_policy
 from failsight.core.errors import FailsightError
@@ -270,6 +270,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
     "audit": audit,
     "explain": explain,
+    "limits": limits,
     "report": report,
     "demonstrate": demonstrate,
     "train-policy": train_policy,

@@ -10,7 +10,7 @@ import tyro
 
 from failsight.cli.console import RichReporter, console, print_table, say
 from failsight.cli.settings import keep
-from failsight.core.ranges import Alpha, Count, Names, Number, Rate, Seed, Trials, Workers
+from failsight.core.ranges import Alpha, Count, Names, Number, Rate, Seed, Share, Trials, Workers
 
 Name = Annotated[str, tyro.conf.Positional]
 Folder = Annotated[Path, tyro.conf.Positional]
@@ -224,6 +224,31 @@ def _audit_data(folder: Path) -> None:
         say(("careful", "yellow"), f"  {line}")
     if not warnings:
         say(("nothing stands out", "green"))
+
+
+def limits(run_folder: Folder, quantile: Share = 0.999, out: Path | None = None) -> None:
+    """Say what velocity, acceleration, range and workspace the successful episodes of a run stayed within.
+
+    They are limits for the guard (`Protector(..., limits=FILE)`, `watch(..., limits=FILE)`), and answer what a safe
+    max_relative_target is.
+
+    Args:
+        run_folder: run folder.
+        quantile: share of all steps that lies within; 1 is the largest ever seen.
+        out: file to write the limits to.
+    """
+    from failsight.workflows.limits import COLUMNS, find_limits, limit_rows, relative_target
+
+    found = find_limits(run_folder, quantile)
+    print_table(COLUMNS, limit_rows(found))
+    for name, (low, high) in found.limits.workspace.items():
+        console.print(f"workspace {name}: {low:.4g} to {high:.4g}")
+    say(
+        f"{quantile:.4g} of {found.steps} steps of {found.episodes} successful episodes lie within; {relative_target(found)}"
+    )
+    if out is not None:
+        found.limits.write(out)
+        console.print(f"wrote {out}")
 
 
 def explain(run_folder: Folder, bundle: Path, episode: Number) -> None:

@@ -107,10 +107,13 @@ class Episode:
         held = self.sim.action_spec.first(state, self.sim.observation_spec.state)
         return LoopState(state=state, last=held, before=held)
 
-    def release(self, by: str) -> None:
-        """Let go of the latch, if it is on; who did it is recorded. In simulation a reset of the simulator does."""
+    def release(self, by: str, token: str = "") -> None:
+        """Let go of the latch, if it is on; who did it is recorded. In simulation a reset of the simulator does.
+
+        Raises FailsightError for a wrong token, where the guard has one.
+        """
         if self._guard.latched:
-            self._guard.release(by)
+            self._guard.release(by, token)
             self._tell(Tick(index=len(self.trace.path), time_s=self.robot.time_s, guard=self._guard.take_note()))
 
     def _ask(self, who: str, question: Callable[[], T]) -> T:

@@ -71,7 +71,7 @@ class Loop(Episode):
     def _drive(self, step: Step, verdict: Verdict, decision: Decision) -> None:
         self._reinstruct(decision.instruction)
         wanted, driver = self._wanted(decision)
-        action = self._guard.check(wanted, self.at.last, self.at.past_end)
+        action = self._guard.check(wanted, self.at.last, self.at.past_end, self.at.state)
         if self._guard.latched:
             self._halt(self._guard.reason, self._hold, _tick(step, verdict, decision, driver=driver))
             return

@@ -13,6 +13,8 @@
 - **Never raises within an episode.** Whatever breaks (monitor, rung, observer, a wrong shape, a full disk) is a hold, a
   stop request and a latch, as in `runtime.loop`; then every further tick is a hold with `stop` until `release(by=...)`
   and `start`. A bad start (wrong access, nothing to judge) raises before anything is sent.
+- **Late is never silence.** An observation, a monitor or a policy that is late by twice its own interval halves every motion, five
+  times holds, twenty times latches (`interventions.watchdog` has the table).
 - **Unknown is never silence.** A state that is not finite, frozen, late, twice or out of order makes the monitor blind, and
   after the bundle's `blind_steps` that is a trigger. A tick of the past is a hold. No output where one is due is a hold;
   two of three latch.
@@ -34,8 +36,10 @@ from failsight.core.errors import FailsightError, SpecMismatchError, StorageErro
 from failsight.core.foreign import read_array, read_count, read_success, read_text
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import CONTINUE, SILENT, Array, EpisodeKey, Observation, PolicyOutput, Task, Verdict
-from failsight.interventions.guard import Guard
+from failsight.interventions.guard import Guard, Onlooker
+from failsight.interventions.limits import GuardLimits
 from failsight.interventions.rung_choice import choose_rungs
+from failsight.interventions.watchdog import Lateness, Watchdog
 from failsight.runtime.agreement import agreed_specs, monitor_of, offered, output_of
 from failsight.runtime.command import Command
 from failsight.runtime.event_log import EventLog
@@ -56,6 +60,10 @@ class Protecting(TypedDict, total=False):
     """Told once when the trigger goes on; one that raises is a hold, a stop and a latch."""
     log: str | Path | None
     """File that gets a JSON line for every change (alarm, blindness, decision, guard, latch, end)."""
+    limits: str | Path | GuardLimits | None
+    """What no command may exceed (`failsight limits RUN --out FILE`), or its file; None: the spec's range alone."""
+    token: str
+    """What `release` must be told besides a name, where commands come over a network; empty: nothing."""
     deadline_s: float | None
     """Longest wait for monitor, rung or person; None: as long as they take."""
     clock: Callable[[], float] | None
@@ -76,7 +84,7 @@ class Protector:
         observations: ObservationSpec | None = None,
         execute: int = 0,
         observers: Sequence[Observer] = (),
-        guard: Guard | None = None,
+        shadow: bool = False,
         **protecting: Unpack[Protecting],
     ) -> None:
         """Args:
@@ -87,7 +95,7 @@ class Protector:
             actions, observations: what robot and policy mean; compared with the bundle's. Needed without a bundle.
             execute: how many actions of a chunk are executed before the next inference; 0: all of it.
             observers: told of every tick when the next one comes.
-            guard: that of the robot, shared by everybody who drives it; None: a new one.
+            shadow: judge, and act on nothing: commands are the policy's, nothing is stopped, nobody is called.
             protecting: see `Protecting`.
 
         Raises BundleError or SpecMismatchError for what cannot work: a bundle without a rate or with signals of a log,
@@ -96,23 +104,26 @@ class Protector:
         """
         self.monitor, self.made_for = monitor_of(bundle)
         spec, seen = agreed_specs(self.made_for, actions, observations, policy)
+        self.guard = _guard_of(spec, seen, shadow, protecting)
+        """That of the robot."""
+        self._dog = Watchdog(1.0 / spec.rate_hz)
         folder = Path(bundle) if isinstance(bundle, str | Path) else None
         self._outside, self._clock, self.on_alarm = (
-            Outside(spec, seen, protecting.get("stop"), execute),
+            Outside(spec, seen, None if shadow else protecting.get("stop"), execute),
             protecting.get("clock", time.monotonic),
             protecting.get("on_alarm"),
         )
         log = protecting.get("log")
         self.events = EventLog(None if log is None else Path(log))
         """What changed, newest last; bounded."""
-        self.intervention = choose_rungs(rungs, folder)
+        self.intervention = None if shadow else choose_rungs(rungs, folder)
         self._loop = PushedLoop(
             self._outside,
             monitor=self.monitor,
             intervention=self.intervention,
             person=protecting.get("person"),
             observers=(*observers, self.events),
-            guard=guard or Guard(spec),
+            guard=self.guard,
             deadline_s=protecting.get("deadline_s"),
         )
         self.task: Task | None = None
@@ -120,7 +131,8 @@ class Protector:
         self.key = EpisodeKey(seed=0, task="", episode=0)
         """Of the running episode, or the last one."""
         self._execute = read_count(execute, "execute")
-        self._begun, self._alarm, self._episode, self._ticks, self._zero_s = False, False, 0, 0, 0.0
+        self._begun, self._alarm, self._episode, self._zero_s, self._ahead_s = False, False, 0, 0.0, 0.0
+        self._ticks, self._calls = 0, 0
 
     @property
     def action_spec(self) -> ActionSpec:
@@ -170,7 +182,8 @@ class Protector:
         name = read_text(task, "task")
         self.task = Task(id=name, suite="", instruction=instruction or name, horizon=horizon)
         self.key = key or EpisodeKey(seed=0, task=name, episode=self._episode)
-        self._episode, self._ticks, self._begun, self._alarm = self._episode + 1, 0, False, False
+        self._episode, self._begun, self._alarm = self._episode + 1, False, False
+        self._ticks, self._calls = 0, 0
 
     def step(
         self,
@@ -192,6 +205,7 @@ class Protector:
             raise FailsightError("There is no episode; call start(TASK) first.")
         if self.over:
             return self._held()
+        self._calls += 1
         try:
             self._outside.brought = self._brought(observation, output, index, time_s)
             if not self._begun:
@@ -216,9 +230,12 @@ class Protector:
         self.task, self._begun = None, False
         return self.trace
 
-    def release(self, by: str) -> None:
-        """Let go of the latch, in the name of whoever has looked at the robot; then `start` again."""
-        self._loop.release(by=read_text(by, "by"))
+    def release(self, by: str, token: str = "") -> None:
+        """Let go of the latch, in the name of whoever has looked at the robot; then `start` again.
+
+        Raises FailsightError for a wrong token, where there is one.
+        """
+        self._loop.release(read_text(by, "by"), token)
 
     def _brought(self, observation: Any, output: Any, index: int | None, time_s: float | None) -> Brought:
         bare = not isinstance(observation, Mapping)
@@ -231,11 +248,18 @@ class Protector:
         return Brought(observation=seen, state=state, output=made, index=index, time_s=self._time_s(index, time_s))
 
     def _time_s(self, index: int | None, time_s: float | None) -> float:
+        """When the state was measured, seconds since the episode began, as far as anybody says."""
         if time_s is not None:
             return float(time_s)
         self._ticks = self._ticks + 1 if index is None else index + 1
         if self._clock is None:
             return (self._ticks - 1) * (1.0 / self.action_spec.rate_hz)  # as a loop counts, to the bit
+        return self._now()
+
+    def _now(self) -> float:
+        """Seconds since the first tick; without a clock, those that the calls so far should have taken."""
+        if self._clock is None:
+            return self._calls / self.action_spec.rate_hz
         now = self._clock()
         self._zero_s = self._zero_s if self._begun else now
         return now - self._zero_s
@@ -246,12 +270,14 @@ class Protector:
             hidden = brought.output.hidden
             self.made_for.require(offered(brought.output, self.observation_spec), 0 if hidden is None else len(hidden))
         self._outside.task = task
+        self._dog.start(0.0)
         self._loop.start(self.key)
         self._begun = True
 
     def _tick(self) -> Command:
-        self._outside.told = ""
+        self._outside.told, began_s = "", self._now()
         step, verdict = self._loop.perceive()
+        self.guard.late(self._lateness(began_s))
         self._loop.act(step, verdict)
         rising, self._alarm = verdict.trigger and not self._alarm, verdict.trigger
         command = self._command(verdict)
@@ -262,6 +288,20 @@ class Protector:
                 self._loop.refuse("on_alarm", error)
                 return self._held(verdict)
         return command
+
+    def _lateness(self, began_s: float) -> Lateness:
+        """Who is late at this tick: the observation, the monitor or the policy."""
+        dog, brought, now_s = self._dog, self._outside.brought, self._now()
+        assert brought is not None
+        if not self._loop.past:
+            timed = self._clock is not None
+            self._ahead_s = self._ahead_s if self._calls > 1 else now_s - brought.time_s
+            dog.observed(brought.time_s + self._ahead_s if timed else now_s)
+        dog.judged(now_s - began_s)
+        if brought.output is not None:
+            dog.answered(self._outside.execute)
+        dog.due(self._loop.owed, now_s)
+        return dog.worst(now_s)
 
     def _command(self, verdict: Verdict) -> Command:
         sent = self._loop.sent
@@ -283,3 +323,9 @@ class Protector:
         return Command(
             action=self._loop.hold, stop=True, verdict=verdict, decision=decision, driver="hold", guard=reason
         )
+
+
+def _guard_of(spec: ActionSpec, seen: ObservationSpec, shadow: bool, protecting: Protecting) -> Guard:
+    limits = protecting.get("limits")
+    known = GuardLimits.read(Path(limits)) if isinstance(limits, str | Path) else limits
+    return (Onlooker if shadow else Guard)(spec, known, seen, protecting.get("token", ""))

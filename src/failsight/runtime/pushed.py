@@ -152,6 +152,17 @@ class PushedLoop(Loop):
         self._past, self._waiting, self._unknown = "", False, False
 
     @property
+    def past(self) -> str:
+        """Why this tick is none of the count; empty: it is."""
+        return self._past
+
+    @property
+    def owed(self) -> bool:
+        """Whether the policy still owes an output at this tick."""
+        brought = self._outside.brought
+        return brought is not None and brought.output is None and self.at.used_up(self._outside.execute)
+
+    @property
     def latched(self) -> str:
         """Why nothing moves until somebody releases it; empty: it moves."""
         return self._guard.reason

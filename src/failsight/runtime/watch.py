@@ -20,7 +20,6 @@ from typing import Any, Unpack
 from failsight.core.contracts import Intervention
 from failsight.core.specs import Access, ActionSpec, ObservationSpec
 from failsight.episodes.verdicts import Judge
-from failsight.interventions.guard import Guard, Onlooker
 from failsight.interventions.rung_choice import choose_rungs
 from failsight.runtime.agreement import agreed_specs, monitor_of
 from failsight.runtime.policy_face import PolicyFace
@@ -64,7 +63,7 @@ def watch(
         calls: `select_action`, `predict_action_chunk` or `infer`, where a policy has several.
         execute: actions of a chunk before the next inference (default: as the policy is configured, or all).
         fingerprint: name of these weights (default: the policy's `fingerprint`, or its class); a bundle refuses others.
-        protecting: person, stop, on_alarm, log, deadline_s, clock, see `Protecting`.
+        protecting: person, stop, on_alarm, log, limits, token, deadline_s, clock, see `Protecting`.
 
     Raises FailsightError: it cannot be asked, the bundle needs more access, or what `Protector` and `Recording` refuse.
     """
@@ -78,7 +77,6 @@ def watch(
     acting = None if onlooker else choose_rungs(rungs, folder)
     judge = Judge(bundle=str(getattr(monitor, "fingerprint", "")), policy=name)
     recording = None if record is None else Recording(Path(record), spec, seen, judge, _arm(rungs, acting))
-    how: Protecting = {**protecting, "stop": None} if onlooker else protecting
     protector = Protector(
         monitor,
         rungs=[] if acting is None else [acting],
@@ -86,8 +84,8 @@ def watch(
         observations=seen,
         execute=face.execute if execute is None else execute,
         observers=[] if recording is None else [recording],
-        guard=Onlooker(spec) if onlooker else Guard(spec),
-        **how,
+        shadow=onlooker,
+        **protecting,
     )
     return Watched(face, protector, recording, state=state, shadow=onlooker)
 

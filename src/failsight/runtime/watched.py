@@ -46,7 +46,7 @@ class Watched:
         """
         self.end(None)
         if self._shadow and self.protector.latched:
-            self.protector.release(by="nobody: nothing acts")
+            self.protector.guard.release(by="nobody: nothing acts")
         self._task, self._told, self._horizon, self._key = task, instruction, horizon, key
         self._answer, self._instruction, self._cursor, self._step = None, "", 0, 0
 
@@ -91,9 +91,9 @@ class Watched:
         self._running = False
         return trace
 
-    def release(self, by: str) -> None:
+    def release(self, by: str, token: str = "") -> None:
         """Let go of the latch, in the name of whoever has looked at the robot; then `reset`."""
-        self.protector.release(by)
+        self.protector.release(by, token)
 
     def close(self) -> None:
         """The last episode is over, the recording is sealed and labelled, the policy left as it was."""
