@@ -239,7 +239,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
             console.print(line, soft_wrap=True)
         return
     for claim in claims(summary):
-        _print_claim(claim.shown, claim.title, claim.sentence)
+        _print_claim(claim.found, claim.title, claim.sentence)
 
 
 def _print_study(summary: dict[str, Any]) -> None:
@@ -250,11 +250,12 @@ def _print_study(summary: dict[str, Any]) -> None:
     for line in summary["remarks"]:
         console.print(line, soft_wrap=True)
     for claim in summary["claims"]:
-        _print_claim(claim["shown"], claim["title"], claim["sentence"])
+        _print_claim("shown" if claim["shown"] else "not shown", claim["title"], claim["sentence"])
 
 
-def _print_claim(shown: bool, title: str, sentence: str) -> None:
-    tag = ("shown    ", "green") if shown else ("not shown", "red")
+def _print_claim(found: str, title: str, sentence: str) -> None:
+    color = {"shown": "green", "not shown": "red", "contradicted": "red"}.get(found, "yellow")
+    tag = (f"{found:16}", color)
     say(tag, "  ", (f"{title}.", "bold"), f" {sentence}")
 
 

@@ -200,20 +200,33 @@ class RiskMonitor:
             return self._senses.output
         if self._blind >= self.rule.blind_steps:
             return f"blind for {self._blind} ticks: {blind}"
+        limit = f"{self._trigger.threshold:.2f}"
         if math.isfinite(risk.evidence):
             shown = f"p_fail {risk.p_fail:.2f}" if np.isfinite(risk.p_fail) else "no probability on an unknown task"
-            limit = "provisional threshold " if self.basis.basis == "provisional" else ""
-            parts = ", ".join(
-                f"{n.replace('_', ' ')} {v:+.2f}" for n, v in getattr(self.predictor, "shown", {}).items()
-            )
-            made = f" = {parts}" if parts and self.band is None else ""
-            return (
-                f"failure likely, evidence {risk.evidence:.2f}{made} >= {limit}{self._trigger.threshold:.2f} ({shown})"
-            )
+            if self.basis.basis == "provisional":
+                limit = f"provisional threshold {limit}"
+            return f"failure likely, evidence {risk.evidence:.2f}{self._terms()} {self._against(risk, limit)} ({shown})"
         if self.rule.score(risk) > risk.p_fail:
-            return f"collision likely within a second (probability {risk.imminent:.2f})"
+            score = self.rule.score(risk)
+            return (
+                f"collision likely within a second (probability {risk.imminent:.2f}), score {score:.2f} "
+                f"{self._against(risk, limit)}"
+            )
         kind = FAILURE_TYPES[int(np.argmax(risk.type))] if np.isfinite(risk.type).all() else "failure"
-        return f"{kind} likely, p_fail {risk.p_fail:.2f} >= {self._trigger.threshold:.2f}"
+        return f"{kind} likely, p_fail {risk.p_fail:.2f} {self._against(risk, limit)}"
+
+    def _terms(self) -> str:
+        """What the evidence is made of, where the predictor says so."""
+        parts = ", ".join(f"{n.replace('_', ' ')} {v:+.2f}" for n, v in getattr(self.predictor, "shown", {}).items())
+        return f" = {parts}" if parts and self.band is None else ""
+
+    def _against(self, risk: Risk, limit: str) -> str:
+        """How this tick's score stands to the threshold; the alarm may be on though the score is below it by now."""
+        if self.rule.score(risk) >= self._trigger.threshold:
+            return f">= {limit}"
+        if self._trigger.statistic >= self._trigger.threshold:
+            return f"by now, on {self.rule.needed} of the last {self.rule.window} ticks >= {limit}"
+        return f"by now, the alarm stays until {self.rule.release_steps} ticks in a row are low enough (it began at {limit})"
 
     def save_state(self) -> dict[str, Array]:
         """Memory of the running episode: that of every part under `<part>/...`, and `scalars` (6,)."""

@@ -15,7 +15,7 @@ from failsight.core.textfiles import read_json_object
 from failsight.episodes.meta import write_text_atomic
 from failsight.reports import detectors, figures, studies
 from failsight.reports.arm_words import arm_words
-from failsight.reports.verdict import claims, number
+from failsight.reports.verdict import claims, counted, number, spread
 
 ROWS = ("recurrent", "salus_mlp", "clock", "task_prior", "condition_prior", "permuted")
 ROW_MEANING = {
@@ -26,6 +26,9 @@ ROW_MEANING = {
     "condition_prior": "failure rate of the perturbation only",
     "permuted": "recurrent on permuted labels (control)",
 }
+
+CASE_LABELS = {"lost": "not rescued"}
+"""Labels of summaries from before today's words."""
 
 
 def write_report(folder: Path) -> Path:
@@ -77,7 +80,7 @@ def render(summary: Mapping[str, Any], pictures: Path) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("failsight.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["number"] = number
+    environment.filters.update(number=number, spread=spread, counted=counted)
     words = arm_words(summary)
     return environment.get_template("report.html").render(
         s=summary,
@@ -103,6 +106,7 @@ def _types(index: Mapping[str, Any], pictures: Path) -> dict[str, list[dict[str,
 def _case(case: Mapping[str, Any], threshold: float | None, pictures: Path) -> dict[str, Any]:
     return {
         **case,
+        "label": CASE_LABELS.get(case["label"], case["label"]),
         "svg": figures.traces(case, threshold),
         "none": {**case["none"], "src": data_uri(pictures / case["none"]["file"])},
         "arm_film": {**case["arm_film"], "src": data_uri(pictures / case["arm_film"]["file"])},

@@ -1,13 +1,19 @@
-"""Plain-language verdicts: a claim is shown only when its interval says so, and "not shown" otherwise."""
+"""Plain-language verdicts: a claim is shown only when its interval says so.
+
+Else it is not shown; a promise that its interval contains is not contradicted; an arm that never acted was not tested.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from failsight.evaluation.claims import is_shown
 from failsight.reports.arm_words import arm_words, name_of, placebos
+
+Found = Literal["shown", "not shown", "contradicted", "not contradicted", "not tested"]
+"""What the data say of a claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +21,13 @@ class Claim:
     """One claim and what the data say."""
 
     title: str
-    shown: bool
+    found: Found
     sentence: str
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval says so."""
+        return self.found == "shown"
 
 
 def claims(summary: Mapping[str, Any]) -> list[Claim]:
@@ -37,6 +48,10 @@ def _above(estimate: Mapping[str, Any], bar: float = 0.0) -> bool:
     return is_shown([{"low": low}])
 
 
+def _found(shown: bool) -> Found:
+    return "shown" if shown else "not shown"
+
+
 _OLD = {"shown": False, "sentence": "not compared with the controls (this summary was made by an older version)"}
 
 
@@ -44,9 +59,9 @@ def _prediction(summary: Mapping[str, Any]) -> Claim:
     row, claim = summary["detection"]["auc_50"], _paired(summary, "pooled")
     return Claim(
         title="Failures are seen coming",
-        shown=claim["shown"],
+        found=_found(claim["shown"]),
         sentence=f"At half the horizon, among episodes still running, the predictor ranks a failing above a succeeding "
-        f"episode with probability {number(row)}; in points: {claim['sentence']}.",
+        f"episode with probability {judged(row)}; in points: {claim['sentence']}.",
     )
 
 
@@ -55,8 +70,8 @@ def _within_task(summary: Mapping[str, Any]) -> Claim:
     permuted = f" (permuted labels {number(row['permuted'])})" if "permuted" in row else ""
     return Claim(
         title="... and not by knowing which task is hard",
-        shown=claim["shown"],
-        sentence=f"Comparing only episodes of the same task, that probability is {number(row)}{permuted}; "
+        found=_found(claim["shown"]),
+        sentence=f"Comparing only episodes of the same task, that probability is {judged(row)}{permuted}; "
         f"in points: {claim['sentence']}.",
     )
 
@@ -69,8 +84,8 @@ def _within_perturbation(summary: Mapping[str, Any]) -> list[Claim]:
     return [
         Claim(
             title="... nor by knowing what was disturbed",
-            shown=claim["shown"],
-            sentence=f"Comparing only episodes under the same perturbation, that probability is {number(row)}; "
+            found=_found(claim["shown"]),
+            sentence=f"Comparing only episodes under the same perturbation, that probability is {judged(row)}; "
             f"in points: {claim['sentence']}.",
         )
     ]
@@ -83,14 +98,22 @@ def _paired(summary: Mapping[str, Any], group: str) -> Mapping[str, Any]:
 
 def _false_alarms(summary: Mapping[str, Any]) -> Claim:
     row = summary["false_alarm_rate"]
-    kept = row["low"] is not None and row["low"] <= row["alpha"]
     return Claim(
         title="The promised false-alarm rate is kept",
-        shown=kept,
+        found=_promise(row),
         sentence=f"Promised {row['alpha']:.0%} of successful episodes, measured {number(row, percent=True)}. "
         f"With {row['calibration_successes']} calibration successes the true rate of this one threshold may be up to "
         f"{row['alpha_upper']:.0%}.",
     )
+
+
+def _promise(row: Mapping[str, Any]) -> Found:
+    """Kept only when the whole interval lies at or below the promise; one that contains it does not contradict it."""
+    if row["low"] is None:
+        return "not tested"
+    if row["high"] <= row["alpha"]:
+        return "shown"
+    return "not contradicted" if row["low"] <= row["alpha"] else "contradicted"
 
 
 def _arms(summary: Mapping[str, Any]) -> list[Claim]:
@@ -102,27 +125,57 @@ def _arms(summary: Mapping[str, Any]) -> list[Claim]:
 
 def _helps(summary: Mapping[str, Any], key: str) -> list[Claim]:
     arm = summary["arms"][key]
-    return [
-        Claim(
-            title=arm_words(summary)[key]["title"],
-            shown=_above(arm["success_change"]),
-            sentence=f"Success changes by {number(arm['success_change'], percent=True)}: {number(arm['rescue_rate'], percent=True)} "
-            f"of failing episodes rescued, {number(arm['harm_rate'], percent=True)} of succeeding ones harmed.",
-        )
-    ]
+    found = _found(_above(arm["success_change"])) if acted(arm) else "not tested"
+    return [Claim(title=arm_words(summary)[key]["title"], found=found, sentence=_changes(arm))]
+
+
+def _changes(arm: Mapping[str, Any]) -> str:
+    """What an arm does to success, in counts of the episodes it was tried on."""
+    if not acted(arm):
+        return f"It never acted: {arm['triggers']} alarms in {arm['pairs']} episodes."
+    harmed = arm.get("harm_alarmed", arm["harm_rate"])
+    return (
+        f"Success changes by {number(arm['success_change'], percent=True)}: {counted(arm['rescue_rate'])} alarmed failures "
+        f"rescued, {counted(harmed)} alarmed successes harmed."
+    )
+
+
+def acted(arm: Mapping[str, Any]) -> bool:
+    """Whether an arm ever did anything; one that did not was not tested. A stop leaves no step to act in."""
+    stopped = arm["stop_rate"]["value"] or 0.0
+    return bool(arm["duty_cycle"] > 0 or stopped > 0)
+
+
+def counted(share: Mapping[str, Any]) -> str:
+    """A share as the counts it is made of.
+
+    >>> counted({"value": 2 / 15, "n": 15})
+    '2 of 15'
+    """
+    return f"{round((share['value'] or 0.0) * share['n'])} of {share['n']}"
 
 
 def _prevents(summary: Mapping[str, Any], key: str) -> list[Claim]:
     arm, gap = summary["arms"][key], summary["arms"][key].get("over_placebo")
+    title = arm_words(summary)[key]["title"]
+    if not acted(arm):
+        return [Claim(title=title, found="not tested", sentence=_changes(arm))]
     prevented = Claim(
-        title=arm_words(summary)[key]["title"],
-        shown=gap is not None and _above(arm["failure_reduction"]) and _above(gap),
+        title=title,
+        found=_found(gap is not None and _above(arm["failure_reduction"]) and _above(gap)),
         sentence=f"{number(arm['failure_reduction'], percent=True)} fewer failures than doing nothing "
-        f"(exact McNemar p = {arm['mcnemar_p']:.2g}); rescue rate {number(arm['rescue_rate'], percent=True)}, harm "
-        f"{number(arm['harm_rate'], percent=True)}, at {arm['human_minutes_per_hour']:.0f} minutes of a person's time per "
-        f"hour. {_beside_placebo(summary, key)}",
+        f"(exact McNemar p = {arm['mcnemar_p']:.2g}). {_changes(arm)} It takes {arm['human_minutes_per_hour']:.0f} minutes of a "
+        f"person's time per hour. {_same_as_rung(summary, key)}{_beside_placebo(summary, key)}",
     )
     return [prevented, _collisions(summary, key)]
+
+
+def _same_as_rung(summary: Mapping[str, Any], key: str) -> str:
+    """Said where a ladder has one open rung only: then it is that arm, and no second finding."""
+    opened = [entry["rung"] for entry in summary["gate"] if entry["open"]]
+    if not arm_words(summary)[key]["gated"] or len(opened) != 1:
+        return ""
+    return f"Only {name_of(opened[0])} had earned its place, so this is that arm and no second finding. "
 
 
 def _beside_placebo(summary: Mapping[str, Any], key: str) -> str:
@@ -142,7 +195,7 @@ def _collisions(summary: Mapping[str, Any], key: str) -> Claim:
     without = summary["arms"].get("none", {}).get("collision_rate")
     return Claim(
         title="... and collisions",
-        shown=_above(arm["collision_reduction"]),
+        found=_found(_above(arm["collision_reduction"])),
         sentence=f"Collision rate {number(without, percent=True) if without else 'not known'} without, "
         f"{number(arm['collision_rate'], percent=True)} with {name_of(key)}: "
         f"{number(arm['collision_reduction'], percent=True)} fewer.",
@@ -152,22 +205,20 @@ def _collisions(summary: Mapping[str, Any], key: str) -> Claim:
 def _harmless(summary: Mapping[str, Any], key: str) -> list[Claim]:
     arm, words = summary["arms"][key], arm_words(summary)
     opened = [g["rung"] for g in summary["gate"] if g["open"] and words.get(g["rung"], {}).get("autonomous", True)]
-    rungs = f"open rungs: {', '.join(opened)}" if opened else "no autonomous rung earned its place, so it only watched"
-    low = arm["success_change"]["low"]
-    return [
-        Claim(
-            title=words[key]["title"],
-            shown=low is not None and low > -0.05,
-            sentence=f"Success changes by {number(arm['success_change'], percent=True)} ({rungs}).",
-        )
-    ]
+    title, low = words[key]["title"], arm["success_change"]["low"]
+    if not acted(arm):
+        why = "was never asked for" if opened else "has earned its place"
+        rungs = ", ".join(map(name_of, opened)) or "no autonomous rung"
+        return [Claim(title=title, found="not tested", sentence=f"It never acted: {rungs} {why}.")]
+    found = _found(low is not None and low > -0.05)
+    return [Claim(title=title, found=found, sentence=f"Open: {', '.join(map(name_of, opened))}. {_changes(arm)}")]
 
 
 def _pairing(summary: Mapping[str, Any]) -> Claim:
     flips = summary["aa_flips"]
     return Claim(
         title="Differences between arms are real, not noise",
-        shown=flips["forks"] > 0 and flips["flips"] == 0,
+        found=_found(flips["flips"] == 0) if flips["forks"] else "not tested",
         sentence=f"Continuing twice from the same trigger gave a different outcome in {flips['flips']} of "
         f"{flips['forks']} forks (A/A).",
     )
@@ -190,6 +241,19 @@ def number(estimate: Mapping[str, Any], percent: bool = False) -> str:
     if estimate["low"] is None:
         return f"{text('value')}{sign} (n={estimate['n']})"
     return f"{text('value')}{sign} [{text('low')}, {text('high')}]"
+
+
+def judged(estimate: Mapping[str, Any]) -> str:
+    """`0.91 [0.85, 0.96] of 155 episodes`: an AUC never stands without the number of episodes behind it."""
+    return f"{number(estimate)} of {estimate['n']} episodes" if estimate["low"] is not None else number(estimate)
+
+
+def spread(estimate: Mapping[str, Any]) -> str:
+    """`[55, 70] %, n = 168`: what stands below a value that is shown by itself."""
+    if estimate["low"] is None:
+        return f"n = {estimate['n']}"
+    low, high = (f"{round(estimate[end] * 100, 0) + 0.0:.0f}" for end in ("low", "high"))
+    return f"[{low}, {high}] %, n = {estimate['n']}"
 
 
 def point(value: float | None) -> str:

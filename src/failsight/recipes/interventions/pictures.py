@@ -86,9 +86,9 @@ def worth_filming(names: Sequence[str]) -> list[str]:
 
 
 def interesting(records: Sequence[ForkRecord], arms: Sequence[str]) -> list[tuple[str, ForkRecord, str]]:
-    """A rescued, a lost and a harmed episode, each of the first arm that has one."""
+    """A rescued, a not rescued and a harmed episode, each of the first arm that has one."""
     found = []
-    for label, before, after in (("rescued", False, True), ("lost", False, False), ("harmed", True, False)):
+    for label, before, after in (("rescued", False, True), ("not rescued", False, False), ("harmed", True, False)):
         for arm in arms:
             hits = [
                 r
@@ -112,7 +112,7 @@ def _case(
     acted = film(bench, record.key, find_arm(arm).make(result.entries))
     case: dict[str, Any] = {"label": label, "arm": arm, "task": record.key.task, "condition": record.key.condition}
     for name, shot in (("none", none), ("arm_film", acted)):
-        file = f"case-{label}-{name.split('_')[0]}.png"
+        file = f"case-{label.replace(' ', '-')}-{name.split('_')[0]}.png"
         write_png(folder / file, strip(shot.frames))
         case[name] = {
             "file": file,
