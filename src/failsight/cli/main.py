@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import tyro
 
 from failsight.cli.console import RichReporter, console, print_table, say
+from failsight.cli.flags import PLAIN, about, asks_version, in_groups, version_line
 from failsight.cli.prediction import Folder, Name, audit, evaluate, explain, fit, import_log, limits, print_labels
 from failsight.cli.settings import expand, keep, running
 from failsight.cli.training import cases, demonstrate, failure_tokens, outcomes, serve, train_policy
@@ -35,8 +36,11 @@ def run(
     """Run a recipe from episodes to figures and write its report.
 
     Args:
-        name: interventions (any simulator and policy), demo, tabletop-paper, bench-real, bench-tabletop, mobile-vla,
-            lattice-ablation, failure-head or smoke.
+        name: demo (the whole idea, 6 minutes on 2 cores), interventions (the same on any simulator and policy),
+            tabletop-paper (the larger proof, 12 to 15 minutes), bench-real (detectors on logs of real policies, 25
+            minutes), bench-tabletop (detectors on our runs), mobile-vla (train and drive in navigation, 8 minutes),
+            lattice-ablation (heads and histories compared, 40 minutes), failure-head (a head that foresees, 35
+            minutes) or smoke (every stage, as small as it gets, a minute).
         out: folder for everything it makes (default runs/NAME); an interrupted run goes on there.
         workers: worker processes.
         data: bench-real only: folder with one folder of logs per policy.
@@ -58,7 +62,7 @@ def run(
         reporter.close()
         keep(folder)
     _print_verdict(folder)
-    console.print(f"\nReport   {report}\nFigures  {folder / 'summary.json'}")
+    console.print(f"\nReport   {report}\nFigures  {folder / 'summary.json'}\nNext: open the report in a browser")
 
 
 def collect(
@@ -109,7 +113,8 @@ def collect(
     finally:
         reporter.close()
         keep(out)
-    label(out)
+    print_labels(out)
+    console.print(f"run {out}. Next: failsight fit {out}")
 
 
 def episodes(
@@ -136,6 +141,7 @@ def episodes(
     columns, rows, total = list_episodes(run_folder, wanted)
     print_table(columns, rows[:limit])
     say(f"{len(rows)} of {total} episodes" + (f", first {limit} shown" if len(rows) > limit else ""))
+    console.print(f"Next: failsight view {run_folder} EPISODE")
 
 
 def verify(run_folder: Folder) -> None:
@@ -188,6 +194,7 @@ def label(run_folder: Folder, sheet: bool = False) -> None:
     if sheet:
         store = Run(run_folder)
         console.print(f"wrote {example_sheet(store, read_labels(store))}")
+    console.print(f"Next: failsight fit {run_folder}")
 
 
 def report(folder: Folder) -> None:
@@ -299,13 +306,17 @@ def main(arguments: Annotated[list[str] | None, tyro.conf.Suppress] = None) -> N
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path may hold bytes that are not text
+    if asks_version(given):
+        console.print(version_line())
+        return
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            {name: _checked(name, command) for name, command in COMMANDS.items()},
-            prog="failsight",
-            description="Robot policies that see their own failures coming. Every command takes --config FILE: its flags as YAML.",
-            args=expand(_with_format(given), COMMANDS),
-        )
+        with PLAIN:
+            tyro.extras.subcommand_cli_from_dict(
+                {name: _checked(name, COMMANDS[name]) for name in in_groups(COMMANDS)},
+                prog="failsight",
+                description=about(),
+                args=expand(_with_format(given), COMMANDS),
+            )
     except FailsightError as error:
         _refuse(str(error))
     except BrokenPipeError:

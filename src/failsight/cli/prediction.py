@@ -122,6 +122,7 @@ def _fit_own(store: Any, target: Path, alpha: float, seed: int) -> None:
         f"bundle {target}: alarm at p_fail >= {calibration.threshold:.3f}, promised false-alarm rate {alpha:g} "
         f"from {calibration.successes} successes (95 % upper bound {calibration.alpha_upper:.3f})"
     )
+    console.print(f"Next: failsight evaluate detection ANOTHER_RUN --bundle {target}")
 
 
 def _fit_log(store: Any, target: Path, options: Any) -> None:

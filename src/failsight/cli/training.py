@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -14,6 +14,9 @@ from failsight.cli.prediction import Folder
 from failsight.cli.settings import keep
 from failsight.core.ranges import Between, Count, Names, Number, Port, Seed, Trials, Workers
 from failsight.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from failsight.episodes.run import Run
 
 
 def demonstrate(
@@ -49,6 +52,7 @@ def demonstrate(
         reporter.close()
         keep(out)
     console.print(f"{episodes} recordings in {out}; {dropped} more drives hit something and were dropped.")
+    console.print(f"Next: failsight train-policy --data {out}")
 
 
 def train_policy(
@@ -75,8 +79,13 @@ def train_policy(
     """
     from failsight.core.errors import FailsightError
 
+    if data is None and not recipe:
+        raise FailsightError(
+            "Say what to train on: --data FOLDER (a run, a LeRobot folder, recordings), or --recipe tabletop, which makes "
+            "its own demonstrations and trains the shipped policy anew (about ten minutes)."
+        )
     if data is None:
-        _remake(recipe or "tabletop", out)
+        _remake(recipe, out)
         return
     if recipe:
         raise FailsightError("Give --data or --recipe, not both.")
@@ -154,7 +163,7 @@ def _remake(recipe: str, out: Path | None) -> None:
         checkpoint = train(chosen, folder, lambda count: tick("demonstrations"), progress)
     finally:
         reporter.close()
-    console.print(f"checkpoint {checkpoint}")
+    console.print(f"checkpoint {checkpoint}. Next: failsight collect --policy {checkpoint} --out RUN")
 
 
 def cases(folder: Folder = Path("runs")) -> None:
@@ -222,9 +231,9 @@ def failure_tokens(
     action: Annotated[Literal["create", "set", "check", "export", "import"], tyro.conf.Positional],
     run_folder: Folder,
     folder: Path | None = None,
-    episode: Number = 0,
-    first: Number = 0,
-    last: Number = 0,
+    episode: Number | None = None,
+    first: Number | None = None,
+    last: Number | None = None,
     value: Annotated[int, Between(-1, 1)] = 1,
     horizon_s: Annotated[float, Between(0, 3600)] = 2.0,
 ) -> None:
@@ -234,7 +243,7 @@ def failure_tokens(
         action: create (from labels), set (a range by hand), check, export, or import (`.npy`, one per episode).
         run_folder: run folder.
         folder: where to export to or import from.
-        episode: set: which episode.
+        episode: set: which episode (must be given, like first and last).
         first: set: first frame.
         last: set: last frame.
         value: set: 1 failing, 0 not, -1 unknown.
@@ -243,14 +252,13 @@ def failure_tokens(
     from failsight.core.errors import FailsightError
     from failsight.episodes.run import Run
     from failsight.labels import failure_tokens as tokens
-    from failsight.labels.table import read_labels
 
     run = Run(run_folder)
     if action == "create":
-        console.print(
-            f"tokens of {tokens.create(run, read_labels(run), horizon_s)} episodes in {tokens.folder_of(run)}"
-        )
+        _create_tokens(run, horizon_s)
     elif action == "set":
+        if episode is None or first is None or last is None:
+            raise FailsightError("Say which frames to set: --episode N --first A --last B (and --value 1, 0 or -1).")
         tokens.set_range(run, episode, first, last, value)
         console.print(f"episode {episode}: frames {first} to {last} are {value}")
     elif action == "check":
@@ -266,3 +274,19 @@ def failure_tokens(
         console.print(f"{tokens.export(run, folder)} files in {folder}")
     else:
         console.print(f"{tokens.import_tokens(run, folder)} episodes taken from {folder}")
+
+
+def _create_tokens(run: Run, horizon_s: float) -> None:
+    from failsight.labels.failure_tokens import create, folder_of
+    from failsight.labels.table import read_labels
+
+    labels = read_labels(run)
+    console.print(f"tokens of {create(run, labels, horizon_s)} episodes in {folder_of(run)}")
+    unknown = sum(not label.success and label.onset is None for label in labels.values())
+    if unknown:
+        say(
+            ("careful", "yellow"),
+            f"  of {unknown} failed episodes nobody knows when they were lost: all their frames are unknown (-1) and teach "
+            "nothing; say when with: failsight failure-tokens set",
+        )
+    console.print(f"Next: failsight failure-tokens check {run.root}")
