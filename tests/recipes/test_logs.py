@@ -10,7 +10,7 @@ import pytest
 from conftest import LOG_COLUMNS, LOG_NAMES, Quiet, log_sequences, make_log_run, write_json_log
 
 from failsight.cli.main import main
-from failsight.core.errors import BundleError, CalibrationError, EpisodeDataError, FailsightError, StorageError
+from failsight.core.errors import CalibrationError, EpisodeDataError, FailsightError, StorageError
 from failsight.core.types import Task
 from failsight.episodes.logged import Log, LoggedEpisode, LogOrigin, store_log
 from failsight.episodes.run import Run
@@ -207,8 +207,10 @@ def test_a_bundle_is_judged_on_another_run(bundle, tmp_path):
 def test_any_detector_fits_into_a_bundle(run, tmp_path):
     fit_log(run, tmp_path / "b", LogFitOptions(detector="cosine_knn"), quiet)
     assert load_monitor(tmp_path / "b").predictor.name == "cosine-knn"
-    with pytest.raises(BundleError, match="holds neither a blend nor an evidence ledger"):
-        explain_episode(run.root, tmp_path / "b", 0)
+    failed = next(meta for meta in run.episodes if meta.outcome == "failure")
+    lines = explain_episode(run.root, tmp_path / "b", failed.ticket)
+    assert "with one part as in a success: hidden state" in lines[1]
+    assert sum(line.startswith("nearest: episode ") for line in lines) == 3
     with pytest.raises(EpisodeDataError, match="needs stac"):
         fit_log(run, tmp_path / "c", LogFitOptions(detector="stac"), quiet)
 

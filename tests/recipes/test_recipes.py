@@ -140,7 +140,9 @@ def test_a_finished_experiment_is_reused_and_a_killed_fork_file_recovers(smoke):
 def test_viewing_and_example_sheet(smoke):
     from videos import read_video
 
+    from failsight.core.errors import FailsightError
     from failsight.labels.table import read_labels
+    from failsight.workflows.risk_curve import HEIGHT
     from failsight.workflows.view import example_sheet, view_episode
 
     folder, _, _ = smoke
@@ -148,6 +150,11 @@ def test_viewing_and_example_sheet(smoke):
     video = view_episode(folder / "test", 0, folder / "view.mp4", False)
     assert sum(1 for _ in read_video(video)) == run.episodes[0].length + 1
     assert view_episode(folder / "test", 0, folder / "view.png", True).stat().st_size > 1000
+    judged = view_episode(folder / "test", 0, folder / "judged.mp4", False, folder / "bundle")
+    plain, curve = next(iter(read_video(video))), next(iter(read_video(judged)))
+    assert curve.shape[0] == plain.shape[0] + HEIGHT
+    with pytest.raises(FailsightError, match="no room for curves"):
+        view_episode(folder / "test", 0, None, True, folder / "bundle")
     assert example_sheet(run, read_labels(run)).stat().st_size > 1000
 
 

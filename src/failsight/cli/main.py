@@ -141,7 +141,7 @@ def episodes(
     columns, rows, total = list_episodes(run_folder, wanted)
     print_table(columns, rows[:limit])
     say(f"{len(rows)} of {total} episodes" + (f", first {limit} shown" if len(rows) > limit else ""))
-    console.print(f"Next: failsight view {run_folder} EPISODE")
+    console.print(f"Next: failsight view {run_folder} --episode N")
 
 
 def verify(run_folder: Folder) -> None:
@@ -165,7 +165,9 @@ def verify(run_folder: Folder) -> None:
     say(f"{found.files} files, all as they were sealed" if found.has_checksums else f"{found.files} files read")
 
 
-def view(run_folder: Folder, episode: Number, out: Path | None = None, strip: bool = False) -> None:
+def view(
+    run_folder: Folder, episode: Number, out: Path | None = None, strip: bool = False, bundle: Path | None = None
+) -> None:
     """Write an annotated video (or picture strip) of one episode, run again from its key.
 
     Args:
@@ -173,10 +175,11 @@ def view(run_folder: Folder, episode: Number, out: Path | None = None, strip: bo
         episode: episode number.
         out: file to write (default: beside the run).
         strip: a PNG strip instead of a video.
+        bundle: show what this monitor says of every step: its curve, threshold and alarm below the pictures.
     """
     from failsight.workflows.view import view_episode
 
-    console.print(f"wrote {view_episode(run_folder, episode, out, strip)}")
+    console.print(f"wrote {view_episode(run_folder, episode, out, strip, bundle)}")
 
 
 def label(run_folder: Folder, sheet: bool = False) -> None:

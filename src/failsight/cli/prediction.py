@@ -253,7 +253,7 @@ def limits(run_folder: Folder, quantile: Share = 0.999, out: Path | None = None)
 
 
 def explain(run_folder: Folder, bundle: Path, episode: Number) -> None:
-    """Say why a bundle of a log raises an alarm in an episode: terms, signals, nearest episodes, last safe step.
+    """Say why a bundle raises an alarm in an episode: what weighs in it, nearest episodes, last safe step.
 
     Args:
         run_folder: run folder.

@@ -8,22 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from failsight.core.errors import BundleError, EpisodeDataError
+from failsight.core.errors import EpisodeDataError
 from failsight.core.timing import steps_in
 from failsight.episodes.run import Run
 from failsight.evaluation import detection
 from failsight.evaluation.detection import Scored
-from failsight.evaluation.explain import Explained, Reference, explain
+from failsight.evaluation.explain import Explained, Neighbour, Reference, explain
 from failsight.evaluation.failure_types import LEAD_S, type_figure
 from failsight.evaluation.judging import trace
 from failsight.evaluation.leaks import Leak, find_leaks
 from failsight.evaluation.log_judging import JUDGED, judge_log, judged_at
+from failsight.evaluation.occlusion import alike, occlude
 from failsight.evaluation.run_claims import TOP, clock_rows, constant_rows, precision_table, run_claim
 from failsight.evaluation.scoring import Truth, judged_by_monitor, replay
 from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
 from failsight.monitor.calibrate import first_trigger, judged_by
 from failsight.monitor.monitor import RiskMonitor
+from failsight.predictors.dataset import LabelledSequence
 from failsight.predictors.detectors import DETECTORS
 from failsight.workflows.bundle_metrics import read_metrics
 from failsight.workflows.fit import LogFitOptions, read_data
@@ -192,16 +194,12 @@ def leak_report(folder: Path) -> list[Leak]:
 
 
 def explain_episode(folder: Path, bundle: Path, ticket: int) -> list[str]:
-    """Lines on one episode's first alarm (its last step when there is none).
+    """Lines on one episode's first alarm (its last step when there is none): the terms of the evidence where it is a sum
+    of terms, else what every part of the input weighs.
 
-    Raises EpisodeDataError for an unknown episode, BundleError when the bundle holds a detector whose evidence is no sum
-    of terms.
+    Raises EpisodeDataError for an unknown episode, or a run without a success to compare with.
     """
     run, monitor = Run(folder), load_monitor(bundle)
-    if not isinstance(monitor.predictor, Explained) or monitor.probability is None:
-        raise BundleError(
-            f"{bundle} holds neither a blend nor an evidence ledger; only their terms can be shown. Fit again without --detector"
-        )
     data = read_data(run)
     found = [s for s in data.sequences if s.ticket == ticket]
     if not found:
@@ -211,17 +209,24 @@ def explain_episode(folder: Path, bundle: Path, ticket: int) -> list[str]:
     at = first_trigger(evidence, monitor.rule, choice.threshold)
     step = len(evidence) - 1 if at is None else at
     others = [s for s in data.sequences if s.ticket != ticket]
-    why = explain(
-        monitor.predictor,
-        monitor.probability,
-        [c.name for c in data.columns],
-        found[0],
-        step,
-        Reference(monitor.predictor, others),
-    )
-    lines = ["no alarm; at its last step:" if at is None else f"alarm at step {step}", why.sentence()]
-    lines += [
-        f"nearest: episode {n.ticket} ({n.task}) {'failed' if n.failed else 'succeeded'}, distance {n.distance:.2f}"
-        for n in why.nearest
-    ]
+    head = "no alarm; at its last step:" if at is None else f"alarm at step {step}"
+    lines = [head, *_reasons(monitor, [c.name for c in data.columns], found[0], step, others)]
     return [*lines, choice.note] if choice.note else lines
+
+
+def _reasons(
+    monitor: RiskMonitor, names: list[str], sequence: LabelledSequence, step: int, others: Sequence[LabelledSequence]
+) -> list[str]:
+    if isinstance(monitor.predictor, Explained) and monitor.probability is not None:
+        reference = Reference(monitor.predictor, others)
+        why = explain(monitor.predictor, monitor.probability, names, sequence, step, reference)
+        return [why.sentence(), *map(_neighbour, why.nearest)]
+    if all(other.failed for other in others):
+        raise EpisodeDataError("The run has no other success that says what is usual; explain a run that has one.")
+    seen = occlude(monitor.predictor, names, sequence, step, others)
+    return [seen.sentence(), *map(_neighbour, alike(sequence, step, others))]
+
+
+def _neighbour(found: Neighbour) -> str:
+    ended = "failed" if found.failed else "succeeded"
+    return f"nearest: episode {found.ticket} ({found.task}) {ended}, distance {found.distance:.2f}"

@@ -17,11 +17,14 @@ from failsight.core.rng import keyed_rng
 from failsight.core.types import FAILURE_TYPES, Array
 from failsight.episodes.run import Episode, Run
 from failsight.episodes.verdicts import alarm_steps, read_verdicts
+from failsight.evaluation.scoring import replay
 from failsight.labels.table import read_labels
+from failsight.monitor.bundle import load_monitor
 from failsight.storage.disk import writing
 from failsight.storage.images import write_png
 from failsight.storage.video import VideoWriter, frames_per_second
 from failsight.workflows.films import strip
+from failsight.workflows.risk_curve import risk_curve, risk_line
 from failsight.workflows.wiring import make_sim
 
 _FRAMES = 8
@@ -46,12 +49,19 @@ def pictures_of(run: Run, episode: Episode) -> list[Array]:
     return pictures
 
 
-def view_episode(folder: Path, number: int, out: Path | None, as_strip: bool) -> Path:
-    """Write an annotated video or a strip. Raises EpisodeDataError for an unknown or empty episode."""
+def view_episode(folder: Path, number: int, out: Path | None, as_strip: bool, bundle: Path | None = None) -> Path:
+    """Write an annotated video or a strip; with a bundle the video shows what its monitor says of every step.
+
+    Raises EpisodeDataError for an unknown or empty episode, BundleError for a bundle that does not fit the run.
+    """
     run = Run(folder)
+    require_drawn(run)
     episode = next(iter(run.read([number])))
     if not episode.meta.length:
         raise EpisodeDataError(f"Episode {number} is errored and has no steps: {episode.meta.error}")
+    if as_strip and bundle is not None:
+        raise FailsightError("A strip has no room for curves; leave --strip or --bundle away.")
+    verdicts = [] if bundle is None else replay(load_monitor(bundle, learns=False), episode)
     pictures = pictures_of(run, episode)
     label = read_labels(run).get(number)
     target = out or folder / f"episode-{number:06d}.{'png' if as_strip else 'mp4'}"
@@ -59,18 +69,36 @@ def view_episode(folder: Path, number: int, out: Path | None, as_strip: bool) ->
         at = np.linspace(0, len(pictures) - 1, _FRAMES).astype(int)
         write_png(target, strip([pictures[i] for i in at]))
         return target
-    notes = _notes(episode, label, alarm_steps(read_verdicts(folder)).get(number, set()))
-    _film(target, pictures, notes, frames_per_second(run.meta.action_spec.rate_hz))
+    alarms = alarm_steps(read_verdicts(folder)).get(number, set())
+    frames = _captioned(pictures, _notes(episode, label, alarms, [risk_line(v) for v in verdicts]))
+    if verdicts:
+        curve = risk_curve(verdicts, label.onset if label else None, pictures[0].shape[1])
+        frames = [np.concatenate([frame, curve.at(step)]) for step, frame in enumerate(frames)]
+    _film(target, frames, frames_per_second(run.meta.action_spec.rate_hz))
     return target
 
 
-def _film(target: Path, pictures: Sequence[Array], notes: Sequence[str], fps: float) -> None:
-    """A captioned video; nothing half-written stays. Raises StorageError when the disk refuses."""
+def require_drawn(run: Run) -> None:
+    """Raises EpisodeDataError for a log: its episodes cannot be run again, so there is nothing to look at."""
+    if run.meta.signals:
+        raise EpisodeDataError(
+            f"{run.root} is a log of somebody else's episodes: they cannot be run again and have no pictures. What its "
+            f"monitor saw in one is said by: failsight explain {run.root} --bundle {run.root / 'bundle'} --episode N"
+        )
+
+
+def _captioned(pictures: Sequence[Array], notes: Sequence[str]) -> list[Array]:
+    return [np.concatenate([p, caption(note, p.shape[1], 80)]) for p, note in zip(pictures, notes, strict=True)]
+
+
+def _film(target: Path, frames: Sequence[Array], fps: float) -> None:
+    """A video; nothing half-written stays. Raises StorageError when the disk refuses."""
     partial = target.with_name(target.name + ".partial")
+    height, width = frames[0].shape[:2]
     try:
-        video = VideoWriter(partial, 336, 256, fps)
-        for picture, note in zip(pictures, notes, strict=True):
-            video.add(np.concatenate([picture, caption(note, 256, 80)]))
+        video = VideoWriter(partial, height, width, fps)
+        for frame in frames:
+            video.add(frame)
         video.close()
         with writing(target):
             os.replace(partial, target)
@@ -80,7 +108,7 @@ def _film(target: Path, pictures: Sequence[Array], notes: Sequence[str], fps: fl
         raise
 
 
-def _notes(episode: Episode, label: Labels | None, alarms: set[int]) -> list[str]:
+def _notes(episode: Episode, label: Labels | None, alarms: set[int], judged: Sequence[str]) -> list[str]:
     head = f"{episode.meta.instruction}\n{episode.meta.condition}"
     by_step: dict[int, str] = {}
     for event in episode.events:
@@ -94,7 +122,8 @@ def _notes(episode: Episode, label: Labels | None, alarms: set[int]) -> list[str
             verdict += f"  LOST ({label.failure_type})"
         if episode.meta.error and t == episode.meta.length:
             verdict += f"\n{episode.meta.error}"
-        notes.append(f"{head}\nstep {t}  {last}{verdict}")
+        said = f"\n{judged[min(t, len(judged) - 1)]}" if judged else ""
+        notes.append(f"{head}\nstep {t}  {last}{verdict}{said}")
     return notes
 
 
@@ -108,7 +137,11 @@ def caption(text: str, width: int, height: int) -> Array:
 
 
 def example_sheet(run: Run, labels: Mapping[int, Labels], per_type: int = 3) -> Path:
-    """`RUN/labels/examples.png`: random examples of every type, a caption above each strip."""
+    """`RUN/labels/examples.png`: random examples of every type, a caption above each strip.
+
+    Raises EpisodeDataError for a log, and for a run without a failed episode.
+    """
+    require_drawn(run)
     rows = []
     for kind in FAILURE_TYPES:
         tickets = [t for t, label in labels.items() if label.failure_type == kind]
