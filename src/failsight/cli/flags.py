@@ -11,7 +11,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 GROUPS = {
     "record": ("collect", "import", "demonstrate", "episodes", "verify", "view", "label", "failure-tokens"),
-    "judge": ("fit", "evaluate", "audit", "explain", "report"),
+    "judge": ("fit", "evaluate", "audit", "explain", "limits", "report"),
     "act": ("run", "serve", "outcomes", "doctor"),
     "train": ("train-policy", "cases"),
 }

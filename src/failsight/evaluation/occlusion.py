@@ -89,11 +89,12 @@ def occlude(
 
 def usual_of(arrays: Sequence[Array], steps: int) -> Array:
     """(steps, D) median at each step over the arrays (T_i, D) that reach it; beyond the longest its last value."""
-    rows = []
+    reached = range(min(steps, max(len(array) for array in arrays)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a signal that no success has stays missing
-        for t in range(min(steps, max(len(array) for array in arrays))):
-            rows.append(np.nanmedian(np.stack([a[t] for a in arrays if len(a) > t]).astype(np.float64), axis=0))
+        rows = [
+            np.nanmedian(np.stack([a[t] for a in arrays if len(a) > t]).astype(np.float64), axis=0) for t in reached
+        ]
     return np.stack([*rows, *[rows[-1]] * (steps - len(rows))])
 
 
