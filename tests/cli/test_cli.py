@@ -35,6 +35,7 @@ def test_the_commands_are_frozen():
         "evaluate",
         "audit",
         "explain",
+        "limits",
         "report",
         "demonstrate",
         "train-policy",
