@@ -19,6 +19,7 @@ from failsight.core.types import (
     PolicyOutput,
 )
 from failsight.interventions.gate import GateEntry
+from failsight.interventions.guard import Guard
 from failsight.interventions.ladder import Ladder
 from failsight.interventions.ladder_file import LADDER, load_ladder, save_ladder
 from failsight.interventions.limits import limits_from
@@ -315,6 +316,74 @@ def test_an_observation_that_was_measured_long_ago_is_late_by_its_own_time():
     assert not protector.step(STATE, CHUNK, time_s=100.05).guard
     clock.now += 0.15
     assert "half speed: observation 0.100 s" in protector.step(STATE, CHUNK, time_s=100.1).guard
+
+
+def test_times_that_jump_or_are_unknown_are_never_taken_for_on_time(bundle):
+    clock = Clock()
+    protector = begun(clock=clock)
+    protector.step(STATE, CHUNK, time_s=5000.0)
+    for _ in range(2):
+        clock.now += 0.05
+        held = protector.step(STATE, CHUNK, time_s=float("nan"))
+    assert "half speed: observation 0.100 s" in held.guard, "nobody knows when it was measured"
+    clock.now += 0.05
+    assert "observation" in protector.step(STATE, CHUNK, time_s=1400.0).why, "stamps an hour back are an hour late"
+    assert protector.latched
+    back = begun(bundle, clock=clock)
+    back.step(STATE, full())
+    clock.now -= 3600
+    command = back.step(STATE + 0.01)
+    assert "its state is as old as the one before" in command.verdict.blind
+    assert not command.stop
+
+
+def test_a_camera_that_freezes_while_the_robot_moves_is_a_hold_until_its_picture_changes():
+    clock, picture = Clock(), np.zeros((4, 4, 3), np.uint8)
+    protector = begun(clock=clock, cameras=["front"])
+
+    def tick(change, action=CHUNK):
+        clock.now += 0.05
+        picture[0] += change
+        protector.step({"observation.state": STATE, "front": picture}, action)
+        return str(protector.guard.mode)
+
+    assert [tick(1) for _ in range(12)] == ["moving"] * 12, "one and the same array, filled anew"
+    still = np.array([[0.0, 0.0, 0.0, -1.0]], np.float32)
+    assert [tick(0, still) for _ in range(30)][1:] == ["moving"] * 29, "who stands still sees the same"
+    found = [tick(0) for _ in range(110)]
+    # one tick of its clock went by as the last motion ended, so 10 and 25 ticks are over at the tenth and the twenty-fifth
+    assert (found.index("slowed"), found.index("holding")) == (9, 24)
+    assert set(found[24:]) == {"holding"}, "a hold that lasts, though who holds sees the same"
+    assert tick(1) == "moving"
+    blind = begun(clock=clock, cameras=["front"])
+    blind.step(STATE, CHUNK)
+    clock.now += 0.6
+    assert "half speed: camera front" in blind.step(STATE, CHUNK).guard, "a picture that never comes is none"
+
+
+def test_a_guard_that_is_shared_keeps_its_own_limits():
+    guard = Guard(fakes.ACTIONS, token="secret")
+    first, second = begun(guard=guard), begun(guard=guard)
+    first.step(STATE)
+    with pytest.raises(FailsightError, match="latched"):
+        second.start("home")
+    with pytest.raises(FailsightError, match="its own limits and token"):
+        begun(guard=guard, token="other")
+
+
+def test_an_episode_that_was_not_ended_is_ended_by_the_next():
+    told = []
+
+    class Keeper:
+        name, wants_images = "keeper", False
+
+        def observe(self, tick):
+            told.append(tick.over)
+
+    protector = begun(observers=[Keeper()])
+    drive(protector, 3)
+    protector.start("home")
+    assert told == [False, False, True]
 
 
 class Ponders:

@@ -281,7 +281,7 @@ def test_a_policy_that_breaks_is_a_stop_where_it_is_protected_and_its_own_affair
     assert command.stop
     assert stops == ["policy: RuntimeError: out of memory"]
     with pytest.raises(FailsightError, match="latched"):
-        watched.reset("home"), watched.step(seen)
+        watched.reset("home")
     watched.release(by="Ada")
     alone = failsight.watch(Breaks(), execute=1, **SPECS)
     alone.reset("home")

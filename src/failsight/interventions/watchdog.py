@@ -7,7 +7,8 @@
 | 5 | very late | holds |
 | 20 | dead | latches: a stop that only `release` lifts |
 
-Sources: `observation` and `monitor` are expected every tick, `policy` once per executed chunk from the tick at which it is due.
+Sources: `observation` and `monitor` are expected every tick, `policy` once per executed chunk from the tick at which it is due, a
+`camera` that is watched gives another picture within five ticks of motion; its clock stands while the robot does.
 A bad action is a hold, two of any three ticks are a latch, and so is whatever breaks.
 """
 
@@ -42,6 +43,8 @@ class Sign(StrEnum):
 
 LATE_AT = ((20.0, Sign.DEAD), (5.0, Sign.VERY_LATE), (2.0, Sign.LATE))
 """From how many expected intervals on a source is late, very late, dead."""
+CAMERA_TICKS = 5
+"""Ticks of motion within which a camera that works gives another picture."""
 _MEANS = {
     Sign.ON_TIME: GuardMode.MOVING,
     Sign.LATE: GuardMode.SLOWED,
@@ -82,10 +85,18 @@ class Watchdog:
         """A new episode: everybody is on time."""
         self._seen_s, self._took_s, self._chunk_s = now_s, 0.0, self._tick_s
         self._due_s: float | None = None
+        self._pictures = dict[str, tuple[float, float]]()
 
     def observed(self, measured_s: float) -> None:
         """A fresh observation, and when it was measured."""
         self._seen_s = measured_s
+
+    def pictured(self, camera: str, changed: bool, counts: bool, now_s: float) -> None:
+        """Whether a camera's picture is another one than before, and whether it should have been: who stands still sees
+        the same, so that a hold for a frozen camera lasts until its picture changes.
+        """
+        age_s, last_s = self._pictures.get(camera, (0.0, now_s))
+        self._pictures[camera] = (0.0 if changed else age_s + (now_s - last_s) * counts), now_s
 
     def judged(self, took_s: float) -> None:
         """How long the monitor took for this tick."""
@@ -110,6 +121,7 @@ class Watchdog:
             ("observation", now_s - self._seen_s, self._tick_s),
             ("monitor", self._took_s, self._tick_s),
             ("policy", silent, self._chunk_s),
+            *((f"camera {name}", age_s, CAMERA_TICKS * self._tick_s) for name, (age_s, _) in self._pictures.items()),
         )
         name, age, expected = max(sources, key=lambda source: source[1] / source[2])
         for least, sign in LATE_AT:

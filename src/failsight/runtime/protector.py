@@ -24,6 +24,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ from failsight.interventions.watchdog import Lateness, Watchdog
 from failsight.runtime.agreement import agreed_specs, monitor_of, offered, output_of
 from failsight.runtime.command import Command
 from failsight.runtime.event_log import EventLog
+from failsight.runtime.looks import Looks
 from failsight.runtime.pushed import Brought, Outside, Person, PushedLoop
 from failsight.runtime.trace import Trace
 
@@ -60,6 +62,10 @@ class Protecting(TypedDict, total=False):
     """Told once when the trigger goes on; one that raises is a hold, a stop and a latch."""
     log: str | Path | None
     """File that gets a JSON line for every change (alarm, blindness, decision, guard, latch, end)."""
+    guard: Guard | None
+    """That of the robot, where others drive it too, with its own limits and token; None: a new one."""
+    cameras: Sequence[str]
+    """Keys of pictures (arrays) in the observation that must change while the robot moves (default: none)."""
     limits: str | Path | GuardLimits | None
     """What no command may exceed (`failsight limits RUN --out FILE`), or its file; None: the spec's range alone."""
     token: str
@@ -95,7 +101,7 @@ class Protector:
             actions, observations: what robot and policy mean; compared with the bundle's. Needed without a bundle.
             execute: how many actions of a chunk are executed before the next inference; 0: all of it.
             observers: told of every tick when the next one comes.
-            shadow: judge, and act on nothing: commands are the policy's, nothing is stopped, nobody is called.
+            shadow: judge, and act on nothing: what the guard and the rungs would do is not done.
             protecting: see `Protecting`.
 
         Raises BundleError or SpecMismatchError for what cannot work: a bundle without a rate or with signals of a log,
@@ -106,7 +112,7 @@ class Protector:
         spec, seen = agreed_specs(self.made_for, actions, observations, policy)
         self.guard = _guard_of(spec, seen, shadow, protecting)
         """That of the robot."""
-        self._dog = Watchdog(1.0 / spec.rate_hz)
+        self._dog, self._looks = Watchdog(1.0 / spec.rate_hz), Looks(protecting.get("cameras", ()))
         folder = Path(bundle) if isinstance(bundle, str | Path) else None
         self._outside, self._clock, self.on_alarm = (
             Outside(spec, seen, None if shadow else protecting.get("stop"), execute),
@@ -131,7 +137,8 @@ class Protector:
         self.key = EpisodeKey(seed=0, task="", episode=0)
         """Of the running episode, or the last one."""
         self._execute = read_count(execute, "execute")
-        self._begun, self._alarm, self._episode, self._zero_s, self._ahead_s = False, False, 0, 0.0, 0.0
+        self._begun, self._alarm, self._episode, self._zero_s = False, False, 0, 0.0
+        self._ahead_s: float | None = None
         self._ticks, self._calls = 0, 0
 
     @property
@@ -169,16 +176,22 @@ class Protector:
         """What is remembered of the running or the last episode."""
         return self._loop.trace
 
+    def require_free(self) -> None:
+        """Raises FailsightError while the robot is latched."""
+        if self.latched:
+            raise FailsightError(f"The robot is latched ({self.latched}); release it with release(by=NAME) first.")
+
     def start(self, task: str, instruction: str = "", *, horizon: int = 0, key: EpisodeKey | None = None) -> None:
-        """Begin an episode; the next `step` is its first tick.
+        """Begin an episode; the next `step` is its first tick. One that was not ended ends in a way that nobody knows.
 
         Args: task: its name, which decides the threshold; instruction: its text (default: the name); horizon: control
         steps after which it is a timeout, 0: not known; key: of recordings and random draws.
 
         Raises FailsightError while the robot is latched.
         """
-        if self.latched:
-            raise FailsightError(f"The robot is latched ({self.latched}); release it with release(by=NAME) first.")
+        self.require_free()
+        if self._begun:
+            self.end(None)
         name = read_text(task, "task")
         self.task = Task(id=name, suite="", instruction=instruction or name, horizon=horizon)
         self.key = key or EpisodeKey(seed=0, task=name, episode=self._episode)
@@ -220,7 +233,8 @@ class Protector:
         """Somebody outside broke (the policy, say): a hold, a stop and a latch. Before the first tick it is raised."""
         if not self._begun:
             raise error
-        self._loop.refuse(who, error)
+        if not self.over:
+            self._loop.refuse(who, error)
         return self._held()
 
     def end(self, success: bool | None) -> Trace:
@@ -245,7 +259,8 @@ class Protector:
             raise SpecMismatchError(f"the observation has no {STATE}; it should hold {', '.join(names)}")
         state = read_array(seen[STATE], STATE, (len(names),), finite=False) if names else np.zeros(0, np.float32)
         made = None if output is None else output_of(output)
-        return Brought(observation=seen, state=state, output=made, index=index, time_s=self._time_s(index, time_s))
+        count = None if index is None else read_count(index, "index")
+        return Brought(observation=seen, state=state, output=made, index=count, time_s=self._time_s(count, time_s))
 
     def _time_s(self, index: int | None, time_s: float | None) -> float:
         """When the state was measured, seconds since the episode began, as far as anybody says."""
@@ -271,6 +286,8 @@ class Protector:
             self.made_for.require(offered(brought.output, self.observation_spec), 0 if hidden is None else len(hidden))
         self._outside.task = task
         self._dog.start(0.0)
+        self._looks.forget()
+        self._ahead_s = None
         self._loop.start(self.key)
         self._begun = True
 
@@ -293,10 +310,11 @@ class Protector:
         """Who is late at this tick: the observation, the monitor or the policy."""
         dog, brought, now_s = self._dog, self._outside.brought, self._now()
         assert brought is not None
-        if not self._loop.past:
-            timed = self._clock is not None
-            self._ahead_s = self._ahead_s if self._calls > 1 else now_s - brought.time_s
-            dog.observed(brought.time_s + self._ahead_s if timed else now_s)
+        if not self._loop.past and math.isfinite(brought.time_s):
+            self._ahead_s = now_s - brought.time_s if self._ahead_s is None else self._ahead_s
+            dog.observed(now_s if self._clock is None else brought.time_s + self._ahead_s)
+        for camera, changed, there in self._looks.at(brought.observation):
+            dog.pictured(camera, changed, self._loop.moves or not there, now_s)
         dog.judged(now_s - began_s)
         if brought.output is not None:
             dog.answered(self._outside.execute)
@@ -327,5 +345,9 @@ class Protector:
 
 def _guard_of(spec: ActionSpec, seen: ObservationSpec, shadow: bool, protecting: Protecting) -> Guard:
     limits = protecting.get("limits")
+    if (given := protecting.get("guard")) is not None:
+        if shadow or limits is not None or protecting.get("token"):
+            raise FailsightError("The guard of the robot has its own limits and token, and acts; give it to them.")
+        return given
     known = GuardLimits.read(Path(limits)) if isinstance(limits, str | Path) else limits
     return (Onlooker if shadow else Guard)(spec, known, seen, protecting.get("token", ""))

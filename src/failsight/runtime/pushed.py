@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
+
 from failsight.core.contracts import Intervention, Monitor, Observer, Policy, Sim
 from failsight.core.errors import FailsightError
 from failsight.core.specs import ActionSpec, ObservationSpec
@@ -35,6 +37,7 @@ from failsight.runtime.robot import Answer, SimRobot
 
 _KEPT_TICKS = 10_000
 """An episode without end must not fill the memory."""
+_STILL = 0.01
 Person = Callable[[Observation], Array]
 """Takes over the controls when called: from an observation to an action (A,)."""
 
@@ -155,6 +158,13 @@ class PushedLoop(Loop):
     def past(self) -> str:
         """Why this tick is none of the count; empty: it is."""
         return self._past
+
+    @property
+    def moves(self) -> bool:
+        """Whether the last command was a motion: other than the one that would have held, by 1 % of its range."""
+        spec = self.sim.action_spec
+        away = np.abs(self.at.last - spec.hold(self.at.before))
+        return bool((away > _STILL * (spec.high - spec.low)).any())
 
     @property
     def owed(self) -> bool:

@@ -34,7 +34,7 @@ class Watched:
         self._answer: Answered | None = None
         self._task, self._running, self._instruction = "", False, ""
         self._cursor, self._step = 0, 0
-        self._closing = weakref.finalize(self, _close, face, recording)
+        self._closing = weakref.finalize(self, _close, face, protector, recording)
 
     def reset(self, task: str = "", instruction: str = "", *, horizon: int = 0, key: EpisodeKey | None = None) -> None:
         """Begin an episode. One that was not ended counts as ended in a way that nobody knows.
@@ -47,6 +47,7 @@ class Watched:
         self.end(None)
         if self._shadow and self.protector.latched:
             self.protector.guard.release(by="nobody: nothing acts")
+        self.protector.require_free()
         self._task, self._told, self._horizon, self._key = task, instruction, horizon, key
         self._answer, self._instruction, self._cursor, self._step = None, "", 0, 0
 
@@ -85,11 +86,8 @@ class Watched:
 
         Raises StorageError when it could not be recorded.
         """
-        trace = self.protector.end(success)
-        if self._running and self._recording is not None:
-            self._recording.end(trace.outcome or Outcome.UNKNOWN, trace.error)
         self._running = False
-        return trace
+        return _end(self.protector, self._recording, success)
 
     def release(self, by: str, token: str = "") -> None:
         """Let go of the latch, in the name of whoever has looked at the robot; then `reset`."""
@@ -97,7 +95,7 @@ class Watched:
 
     def close(self) -> None:
         """The last episode is over, the recording is sealed and labelled, the policy left as it was."""
-        self.end(None)
+        self._running = False
         self._closing()
 
     def __enter__(self) -> Watched:
@@ -177,7 +175,16 @@ class Watched:
         return [self._instruction] if isinstance(old, list) else self._instruction
 
 
-def _close(face: PolicyFace, recording: Recording | None) -> None:
+def _end(protector: Protector, recording: Recording | None, success: bool | None) -> Trace:
+    trace = protector.end(success)
+    if recording is not None:
+        recording.end(trace.outcome or Outcome.UNKNOWN, trace.error)
+    return trace
+
+
+def _close(face: PolicyFace, protector: Protector, recording: Recording | None) -> None:
+    """Also when the process ends and nobody closed it."""
+    _end(protector, recording, None)
     face.close()
     if recording is not None:
         recording.close()
