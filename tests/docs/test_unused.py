@@ -16,7 +16,6 @@ KEPT = {
     "mcnemar_p e_value duty_cycle human_minutes_per_hour steps_from": "fields that are written out as a whole",
     "read_episode store_log write_verdicts": "public: one file, a log from memory, a run judged afterwards",
     "Backbone": "the contract a new backbone is written against",
-    "REGAIN_VIEW": "decisions that interventions of others may take",
 }
 
 

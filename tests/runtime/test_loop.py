@@ -5,11 +5,25 @@ from conftest import recurrent_arrays
 from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec
 from failsight.core.types import CONTINUE, Decision, DecisionKind, EpisodeKey, Outcome, Perturbation, Verdict
-from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover
+from failsight.interventions.rungs import (
+    Backtrack,
+    Reinstruct,
+    Replan,
+    Resample,
+    Retry,
+    SafeStop,
+    Slow,
+    Takeover,
+    conservative,
+)
 from failsight.monitor.trigger import TriggerRule
 from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.runtime.loop import Loop
 from failsight.testing import fakes
+
+
+def Rewording():  # noqa: N802 (it stands where classes stand)
+    return Reinstruct({"go home": ["come home"]})
 
 
 def make_monitor(threshold):
@@ -45,7 +59,9 @@ def test_an_episode_succeeds_and_is_traced():
     assert loop.trace.trigger_step is None
 
 
-@pytest.mark.parametrize("make", [SafeStop, Slow, Retry, Takeover])
+@pytest.mark.parametrize(
+    "make", [SafeStop, Slow, Retry, Takeover, conservative, Replan, Resample, Backtrack, Rewording]
+)
 def test_a_fork_at_the_trigger_equals_the_whole_arm(make):
     key = EpisodeKey(seed=3, task="home", episode=2, perturbations=Perturbation.parse("wind:3"))
     whole = run(make(), key=key)

@@ -219,6 +219,12 @@ class Context:
     """(A,) the last command; before there is one, what holds the robot where it was measured."""
     action_spec: ActionSpec
     observation_spec: ObservationSpec
+    sent: Sequence[Array] = ()
+    """Commands (A,) of all earlier steps, whoever's they were, oldest first."""
+    output: PolicyOutput | None = None
+    """The policy output in force."""
+    instruction: str = ""
+    """What the policy is told."""
 
 
 class Intervention(Protocol):

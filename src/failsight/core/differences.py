@@ -28,7 +28,8 @@ def differences(first: Any, second: Any, place: str = "") -> Iterator[Difference
     if first == second:
         return
     if is_dataclass(first) and type(first) is type(second):
-        pairs = [(field.name, getattr(first, field.name), getattr(second, field.name)) for field in fields(first)]
+        compared = [field.name for field in fields(first) if field.compare]
+        pairs = [(name, getattr(first, name), getattr(second, name)) for name in compared]
     elif isinstance(first, tuple) and isinstance(second, tuple):
         if _names(first) != _names(second):
             yield Difference(place, *_only(_names(first), _names(second)))

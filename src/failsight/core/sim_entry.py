@@ -41,6 +41,8 @@ class SimEntry:
     """
     targets: Mapping[str, str] = field(default_factory=dict)
     """Task -> the object it is about, for the labeler."""
+    look: Mapping[str, float] = field(default_factory=dict)
+    """Where the robot stands in no camera's way: state entry -> value, in the entry's unit; empty: nowhere in particular."""
     install: str = ""
     """What to type where a package of the simulator is missing."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Literal, get_args
 
@@ -210,6 +210,8 @@ class ObservationSpec:
 
     state: tuple[str, ...]
     cameras: tuple[tuple[str, int, int], ...]
+    look: tuple[tuple[str, float], ...] = field(default=(), compare=False)
+    """Where the robot stands in no camera's way: state entry and value. Of a simulator alone; it is not stored."""
 
     def index(self, name: str) -> int:
         """Position of a state entry."""
@@ -229,6 +231,16 @@ class ObservationSpec:
         require_distinct(state, "observation", "state entry")
         require_distinct((name for name, _, _ in cameras), "observation", "camera")
         return ObservationSpec(state=state, cameras=cameras)
+
+
+def with_look(spec: ObservationSpec, look: Mapping[str, float], where: str) -> ObservationSpec:
+    """The spec with a look pose. Raises EpisodeDataError for a value that is no number, SpecMismatchError for an entry
+    that the state lacks.
+    """
+    pose = [(name, read_number(value, f"{where}, look, {name}")) for name, value in look.items()]
+    for name, _ in pose:
+        spec.index(name)
+    return replace(spec, look=tuple(pose))
 
 
 def require_equal(what: str, **sides: Any) -> None:

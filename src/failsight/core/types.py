@@ -241,6 +241,7 @@ class DecisionKind(StrEnum):
     LIMIT = "limit"
     SLOW = "slow"
     REPLAN = "replan"
+    RESAMPLE = "resample"
     BACKTRACK = "backtrack"
     REGAIN_VIEW = "regain_view"
     REINSTRUCT = "reinstruct"
@@ -285,6 +286,9 @@ class Decision:
     """(A,) the action to execute in place of the policy's (backtrack, regain_view)."""
     rate: float = 1.0
     """Speed along the policy's own path (slow); 1 is full speed. At this tick."""
+    chunk: Array | None = None
+    """(H, A) what is executed of the plan in place of the policy's chunk, from the same action on and until the next
+    inference (resample)."""
     limits: Limits | None = None
     """Caps on what policy or intervention send (limit); None: none. At this tick."""
     execute: int | None = None

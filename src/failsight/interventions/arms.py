@@ -17,7 +17,19 @@ from failsight.core.registry import foreign, warn_of_claims
 from failsight.interventions.gate import GateEntry
 from failsight.interventions.ladder import Ladder
 from failsight.interventions.placebo import Forced
-from failsight.interventions.rungs import Retry, SafeStop, Slow, Takeover, Watch
+from failsight.interventions.rungs import (
+    Backtrack,
+    Limit,
+    RegainView,
+    Replan,
+    Resample,
+    Retry,
+    SafeStop,
+    Slow,
+    Takeover,
+    Watch,
+    conservative,
+)
 
 Gate = Sequence[GateEntry]
 Asks = Literal["", "helps", "prevents", "harmless"]
@@ -42,6 +54,8 @@ class Arm:
     """It climbs the rungs that its gate has opened."""
     random: bool = False
     """It acts at a random moment instead of the trigger."""
+    by_default: bool = True
+    """It is tried where no arms are named; every arm costs a future per trigger."""
     make: Callable[[Gate], Intervention]
     """A fresh intervention; only a gated arm looks at the gate."""
 
@@ -76,6 +90,54 @@ _ROWS = (
         sentence="half speed along the policy's path",
         rung=True,
         make=lambda gate: Slow(),
+    ),
+    Arm(
+        key="limit",
+        title="Capping speed and acceleration at the alarm helps",
+        sentence="at most half of the largest command, reached in two steps",
+        rung=True,
+        by_default=False,
+        make=lambda gate: Limit(),
+    ),
+    Arm(
+        key="conservative",
+        title="Caps and looking more often at the alarm help",
+        sentence="caps on speed and acceleration, two actions of a chunk before the policy looks again",
+        rung=True,
+        by_default=False,
+        make=lambda gate: conservative(),
+    ),
+    Arm(
+        key="replan",
+        title="Planning afresh at the alarm helps",
+        sentence="a fresh inference, and two actions of a chunk before the next one",
+        rung=True,
+        by_default=False,
+        make=lambda gate: Replan(execute=2),
+    ),
+    Arm(
+        key="resample",
+        title="The medoid of the policy's samples at the alarm helps",
+        sentence="the medoid of the samples in place of the chunk",
+        rung=True,
+        by_default=False,
+        make=lambda gate: Resample(),
+    ),
+    Arm(
+        key="backtrack",
+        title="Undoing the last second at the alarm helps",
+        sentence="the commands of the last second undone, then a fresh plan",
+        rung=True,
+        by_default=False,
+        make=lambda gate: Backtrack(),
+    ),
+    Arm(
+        key="regain_view",
+        title="Looking again from where the cameras see helps",
+        sentence="up and to the look pose, then a fresh plan",
+        rung=True,
+        by_default=False,
+        make=lambda gate: RegainView(),
     ),
     Arm(
         key="retry",
@@ -120,6 +182,8 @@ _ROWS = (
     ),
 )
 ARMS: Mapping[str, Arm] = {arm.key: arm for arm in _ROWS}
+DEFAULT_ARMS = tuple(arm.key for arm in _ROWS if arm.by_default)
+"""What is tried where no arms are named."""
 GROUP = "failsight.interventions"
 """Entry points under which other packages register arms."""
 _WORDS = ("title", "sentence", "asks", "autonomous", "rung", "gated", "random")

@@ -146,6 +146,9 @@ class Episode:
             last_action=self.at.last,
             action_spec=self.sim.action_spec,
             observation_spec=self.sim.observation_spec,
+            sent=self.trace.sent,
+            output=self.at.output,
+            instruction=self.at.instruction or self.task.instruction,
         )
         return self._ask("intervention", lambda: intervention.propose(verdict, context))
 
@@ -165,7 +168,9 @@ class Episode:
             return self._limited(decision.action, decision), "intervention"
         if self.at.stale:
             return self._hold, "hold"
-        planned, share = self.at.planned, self.at.share(decision.rate)
+        if decision.chunk is not None:
+            self.at = self.at.going_by(decision.chunk)
+        planned, share = self.at.wanted, self.at.share(decision.rate)
         if planned is not None and share < 1.0:
             planned = self._motion.slowed(planned, self.at.last, self.at.cursor % 1.0, share)
         return self._limited(planned, decision), "policy"

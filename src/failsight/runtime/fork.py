@@ -53,6 +53,9 @@ class LoopState:
     instruction: str = ""
     """What the policy was told in the middle of the episode; empty: nothing."""
 
+    chunk: Array | None = None
+    """(H, A) what is executed in place of the output's chunk until the next inference; None: that chunk."""
+
     def used_up(self, usual: int) -> bool:
         """Whether the policy must infer now, which by itself it does after `usual` actions."""
         if self.stale or self.output is None:
@@ -66,10 +69,16 @@ class LoopState:
 
     @property
     def planned(self) -> Array | None:
-        """(A,) the policy's action of this tick; None: it is past the end of its chunk, or has to infer afresh first."""
-        if self.output is None or self.stale or int(self.cursor) >= len(self.output.chunk):
-            return None
-        action: Array = self.output.chunk[int(self.cursor)]
+        """(A,) the policy's own action of this tick; None: it is past the end of its chunk, or has none yet."""
+        return None if self.output is None else self._of(self.output.chunk)
+
+    @property
+    def wanted(self) -> Array | None:
+        """(A,) what is executed of the plan at this tick, its own or another chunk; None: it is past the end."""
+        return self.planned if self.chunk is None else self._of(self.chunk)
+
+    def _of(self, chunk: Array) -> Array | None:
+        action: Array | None = chunk[int(self.cursor)] if int(self.cursor) < len(chunk) else None
         return action
 
     @property
@@ -82,7 +91,11 @@ class LoopState:
 
     def inferred(self, output: PolicyOutput) -> LoopState:
         """Where it stands with a new policy output."""
-        return replace(self, output=output, cursor=0.0, stale=False)
+        return replace(self, output=output, cursor=0.0, stale=False, chunk=None)
+
+    def going_by(self, chunk: Array) -> LoopState:
+        """Where it stands once another chunk (H, A) is executed in place of the policy's, from the same action on."""
+        return replace(self, chunk=chunk)
 
     def told(self, instruction: str) -> LoopState:
         """Where it stands once the policy was told something else, which makes its plan void."""
@@ -102,6 +115,7 @@ class LoopState:
             stale=self.stale or others,
             execute=self.execute if decision.execute is None else decision.execute,
             instruction=self.instruction,
+            chunk=self.chunk,
         )
 
     def seen(self, action: Array, replan: bool, time_s: float) -> Step:

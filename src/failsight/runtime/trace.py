@@ -22,6 +22,8 @@ class Trace:
     """What was judged, decided and guarded, one row per tick, and one per release between them."""
     path: list[Array] = field(default_factory=list)
     """(S,) state before every action that was sent."""
+    sent: list[Array] = field(default_factory=list)
+    """(A,) every action that was sent."""
     trigger_step: int | None = None
     human_steps: int = 0
     events: list[Event] = field(default_factory=list)
@@ -39,6 +41,7 @@ class Trace:
             self.kinds.append(tick.decision.kind)
         if tick.step is not None and tick.action is not None:
             self.path.append(tick.step.state)
+            self.sent.append(tick.action)
         self.human_steps += tick.driver == "operator"
         self.events += tick.events
         if (row := row_of(tick)) is not None:
@@ -46,7 +49,7 @@ class Trace:
 
     def forget(self, most: int) -> None:
         """Drop the older half of what was remembered of each tick once there are more than `most` of them."""
-        for memory in (self.risks, self.kinds, self.rows, self.path, self.events):
+        for memory in (self.risks, self.kinds, self.rows, self.path, self.sent, self.events):
             if len(memory) > most:
                 del memory[: len(memory) - most // 2]
 
@@ -58,6 +61,7 @@ class Trace:
             kinds=list(self.kinds),
             rows=list(self.rows),
             path=list(self.path),
+            sent=list(self.sent),
             events=list(self.events),
         )
 

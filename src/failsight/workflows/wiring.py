@@ -13,7 +13,7 @@ from failsight.core.errors import FailsightError, told
 from failsight.core.foreign import read_file_name
 from failsight.core.registry import claims, load, load_foreign, require_members, resolve
 from failsight.core.sim_entry import SimEntry
-from failsight.core.specs import ActionSpec
+from failsight.core.specs import ActionSpec, with_look
 from failsight.episodes.run import Run
 from failsight.labels import LABELERS
 from failsight.labels.outcome import OutcomeLabeler
@@ -42,6 +42,8 @@ def make_sim(name: str) -> Sim:
     with explained():
         sim: Sim = _make(f"Simulator {name}", entry.make, entry.install, images="on_demand")
     require_members(sim, Sim, f"Simulator {name}")
+    if entry.look:
+        sim.observation_spec = with_look(sim.observation_spec, entry.look, f"Simulator {name}")
     return sim
 
 

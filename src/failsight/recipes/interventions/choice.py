@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from failsight.core.contracts import Sim
 from failsight.core.errors import FailsightError
-from failsight.interventions.arms import ARMS, NONE, Arm, find_arms
+from failsight.interventions.arms import ARMS, DEFAULT_ARMS, NONE, Arm, find_arms
 from failsight.interventions.fitness import misfit
 from failsight.recipes.interventions.options import ExperimentConfig
 from failsight.runtime.loop import Loop
@@ -31,7 +31,7 @@ def choose_arms(config: ExperimentConfig) -> ArmChoice:
     Raises UnknownNameError for an arm nobody has heard of, FailsightError for one that was asked for and cannot be
     tried here, SpecMismatchError when the policy is not for this simulator.
     """
-    wanted = [arm for arm in find_arms(config.arms or ARMS) if arm.key != NONE]
+    wanted = [arm for arm in find_arms(config.arms or DEFAULT_ARMS) if arm.key != NONE]
     sim = make_sim(config.sim)
     try:
         Loop(sim, make_policy(config.policy))
@@ -44,7 +44,7 @@ def choose_arms(config: ExperimentConfig) -> ArmChoice:
             if reasons[arm.key]:
                 raise FailsightError(f"--arms {arm.key} cannot be tried here: {reasons[arm.key]}")
     arms = tuple(arm for arm in wanted if not reasons[arm.key])
-    able = tuple(arm.key for arm in ARMS.values() if arm.rung and not reasons[arm.key])
+    able = tuple(arm.key for arm in find_arms(DEFAULT_ARMS) if arm.rung and not reasons[arm.key])
     return ArmChoice(
         arms=tuple(arm.key for arm in arms),
         rungs=tuple(arm.key for arm in arms if arm.rung) or able,

@@ -25,6 +25,7 @@ ENTRY = SimEntry(
             "gripper_fault:5": 2.0,
         },
     },
+    look={"x_m": 0.0, "y_m": 0.0, "z_m": 0.22},
     labeler="events",
     targets={task.id: task.target for task in TASKS.values()},
 )

@@ -1,4 +1,4 @@
-"""Rungs of the ladder: what to do once the trigger is on. Each is an `Intervention` of its own, so each can be an arm."""
+"""Backing up along the tool's own path, and trying again."""
 
 from __future__ import annotations
 
@@ -9,65 +9,9 @@ from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.timing import steps_in
 from failsight.core.types import CONTINUE, Array, Decision, DecisionKind, Verdict
-from failsight.interventions.motion import Motion
 
 _APART_S = 0.2
 """Between two points of a robot's own path that it visits on its way back."""
-
-
-class Watch:
-    """Do nothing, whatever the verdict."""
-
-    def reset(self) -> None:
-        """Nothing to forget."""
-
-    def propose(self, verdict: Verdict, context: Context) -> Decision:
-        """Go on."""
-        return CONTINUE
-
-
-class SafeStop:
-    """Stop the episode at the trigger. Not a success: a stopped task is not done."""
-
-    def reset(self) -> None:
-        """Nothing to forget."""
-
-    def propose(self, verdict: Verdict, context: Context) -> Decision:
-        """Stop while the trigger is on."""
-        if not verdict.trigger:
-            return CONTINUE
-        return Decision(kind=DecisionKind.STOP, reason=f"stop requested: {verdict.why}")
-
-
-class Slow:
-    """Half speed along the policy's own path while the trigger is on and for `dwell_s` seconds after it.
-
-    Movements are stretched in time; binary dimensions are never scaled.
-    """
-
-    def __init__(self, rate: float = 0.5, dwell_s: float = 1.0) -> None:
-        self._rate, self._dwell_s = rate, dwell_s
-        self.reset()
-
-    def require_robot(self, actions: ActionSpec, observations: ObservationSpec) -> None:
-        """It scales motions and parts the way to targets. Raises SpecMismatchError when the robot has neither."""
-        if not Motion(actions).names:
-            raise SpecMismatchError(
-                "Going slower needs a delta, velocity or absolute action; this robot has "
-                f"{', '.join(f'{d.name} ({d.kind})' for d in actions.dimensions) or 'none'}. Leave the rung out."
-            )
-
-    def reset(self) -> None:
-        """Full speed."""
-        self._left = 0
-
-    def propose(self, verdict: Verdict, context: Context) -> Decision:
-        """Slow down while triggered."""
-        dwell = steps_in(self._dwell_s, context.action_spec.rate_hz)
-        self._left = dwell if verdict.trigger else self._left - 1
-        if self._left <= 0:
-            return CONTINUE
-        return Decision(kind=DecisionKind.SLOW, reason=f"half speed: {verdict.why}", rate=self._rate)
 
 
 class Retry:
@@ -158,21 +102,3 @@ class Retry:
             for i, axis in enumerate("xyz"):
                 action[spec.names.index(f"d{axis}")] = np.clip(move[i], -1, 1)
         return action
-
-
-class Takeover:
-    """Call a person at the trigger; the person finishes the task. Their time is counted."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """The policy is in charge."""
-        self._taken = False
-
-    def propose(self, verdict: Verdict, context: Context) -> Decision:
-        """Hand over at the trigger and stay handed over."""
-        self._taken = self._taken or verdict.trigger
-        if not self._taken:
-            return CONTINUE
-        return Decision(kind=DecisionKind.HUMAN, reason=f"person called: {verdict.why}")
