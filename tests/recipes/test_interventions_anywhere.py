@@ -7,6 +7,7 @@ from test_foreign_package import installed_at
 
 from failsight.cli.main import main
 from failsight.core.errors import FailsightError, UnknownNameError
+from failsight.interventions.ladder_file import load_ladder
 from failsight.recipes.interventions.choice import choose_arms
 from failsight.recipes.interventions.options import ExperimentConfig
 from failsight.recipes.runs import run_recipe
@@ -59,6 +60,8 @@ def test_an_outsiders_arm_is_tried_on_an_outsiders_simulator(whole):
     assert [entry["rung"] for entry in summary["gate"]] == ["slow", "takeover", "homewards"]
     assert summary["arm_words"]["homewards"]["sentence"] == "Go home by itself at the alarm"
     assert summary["headline"] == "ladder"
+    ladder = load_ladder(whole[0] / "bundle")
+    assert {e.rung: e.rescues for e in ladder} == {row["rung"]: row["rescues"] for row in summary["gate"]} != {}
     assert summary["arms"]["takeover"]["triggers"] > 0
     assert summary["arms"]["homewards"]["rescue_rate"]["value"] > 0, "who knows where it is comes home"
     assert {"low", "high"} <= set(summary["arms"]["homewards"]["over_placebo"])

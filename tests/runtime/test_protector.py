@@ -399,6 +399,12 @@ class Ponders:
         self._clock.now += self.took_s
         return SILENT
 
+    def save_state(self):
+        return {}
+
+    def load_state(self, state):
+        pass
+
 
 @pytest.mark.parametrize(("took_s", "mode"), [(0.09, "moving"), (0.11, "slowed"), (0.26, "holding"), (1.1, "latched")])
 def test_a_monitor_that_misses_its_deadline_slows_holds_and_stops(took_s, mode):

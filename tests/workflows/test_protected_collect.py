@@ -11,6 +11,8 @@ from failsight.core.sim_entry import SimEntry
 from failsight.core.types import Outcome
 from failsight.episodes.run import Run
 from failsight.episodes.verdicts import read_verdicts
+from failsight.interventions.gate import GateEntry
+from failsight.interventions.ladder_file import save_ladder
 from failsight.monitor.bundle import load_monitor, save_bundle
 from failsight.monitor.thresholds import fit_thresholds
 from failsight.predictors.recurrent import RecurrentPredictor
@@ -73,6 +75,18 @@ def test_episodes_an_arm_stopped_are_censored(point, tmp_path):
     thresholds = load_monitor(monitor).thresholds
     assert thresholds.watched["home"] == [np.inf] * 3
     assert thresholds.choose("home").basis == "uncalibrated"
+
+
+def test_the_ladder_beside_the_bundle_acts_and_none_does_not(point, tmp_path):
+    monitor = bundle(tmp_path / "bundle")
+    shut, opened = (GateEntry(rung="slow", triggers=40, rescues=n, harms=0) for n in (0, 20))
+    with pytest.raises(FailsightError, match="needs forks that open its rungs"):
+        run(tmp_path / "none", 1, monitor, "ladder_auto")
+    for entry, decisions in ((shut, {"continue"}), (opened, {"continue", "slow"})):
+        save_ladder(monitor, [entry])
+        run(tmp_path / f"{entry.rescues}", 1, monitor, "ladder_auto")
+        (_, frame), *_ = read_verdicts(tmp_path / f"{entry.rescues}").items()
+        assert set(frame["decision"]) == decisions
 
 
 def test_arms_and_bundles_that_do_not_fit_are_refused_before_anything_runs(point, tmp_path):

@@ -95,8 +95,8 @@ def collect(
         note: free text kept with the run.
         resume: finish an interrupted run.
         monitor: bundle that judges every tick; its verdicts are stored with the run.
-        arm: what acts on its alarms: slow, retry, takeover, safe_stop or package.module:Class (default: nothing, it only
-            watches).
+        arm: what acts on its alarms: slow, retry, takeover, safe_stop, ladder (the one that `failsight run interventions`
+            left beside the bundle) or package.module:Class (default: nothing, it only watches).
     """
     from failsight.workflows.collect import CollectOptions, collect_run
     from failsight.workflows.plans import make_plan

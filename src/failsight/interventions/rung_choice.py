@@ -35,6 +35,8 @@ def choose_rungs(rungs: Sequence[str | Intervention] | None, bundle: Path | None
 
 def _made(rung: str | Intervention) -> Intervention:
     if not isinstance(rung, str):
+        if not callable(getattr(rung, "propose", None)) or not callable(getattr(rung, "reset", None)):
+            raise FailsightError(f"A rung is a name or has reset and propose; a {type(rung).__name__} has not.")
         return rung
     arm = find_arm(rung)
     if arm.gated or arm.random:

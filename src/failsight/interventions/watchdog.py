@@ -112,7 +112,7 @@ class Watchdog:
     def answered(self, actions: int) -> None:
         """The policy answered: the next answer is expected after so many actions."""
         self._due_s = None
-        self._chunk_s = actions * self._tick_s
+        self._chunk_s = max(actions, 1) * self._tick_s
 
     def worst(self, now_s: float) -> Lateness:
         """Who is latest, in its own intervals."""

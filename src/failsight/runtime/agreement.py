@@ -9,6 +9,7 @@ import numpy as np
 from failsight.core.contracts import Monitor
 from failsight.core.errors import BundleError, SpecMismatchError
 from failsight.core.foreign import read_array
+from failsight.core.registry import require_members
 from failsight.core.specs import Access, ActionSpec, ObservationSpec, require_equal
 from failsight.core.types import Array, PolicyOutput
 from failsight.monitor.bundle import load_monitor
@@ -43,6 +44,8 @@ def monitor_of(bundle: str | Path | Monitor | None) -> tuple[Monitor | None, Mad
     what nobody can compute while a robot moves.
     """
     if not isinstance(bundle, str | Path):
+        if bundle is not None:
+            require_members(bundle, Monitor, "The bundle")
         return bundle, getattr(bundle, "made_for", None)
     monitor = load_monitor(bundle, learns=False)
     made = monitor.made_for

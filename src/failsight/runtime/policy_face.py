@@ -143,6 +143,8 @@ class PolicyFace:
         began = time.perf_counter()
         raw = self._ask(observation, step) if self.kind == "ours" else self._ask(observation)
         output = read_answer(raw)
+        if self.kind == "select_action" and len(output.chunk) != 1:
+            raise FailsightError(f"select_action gave {len(output.chunk)} actions; one robot is watched at a time")
         if self._tap is not None:
             output = replace(output, hidden=self._tap.collect())
         elif self._hidden is not None:

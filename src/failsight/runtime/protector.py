@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -37,44 +37,17 @@ from failsight.core.errors import FailsightError, SpecMismatchError, StorageErro
 from failsight.core.foreign import read_array, read_count, read_success, read_text
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import CONTINUE, SILENT, Array, EpisodeKey, Observation, PolicyOutput, Task, Verdict
-from failsight.interventions.guard import Guard, Onlooker
-from failsight.interventions.limits import GuardLimits
 from failsight.interventions.rung_choice import choose_rungs
 from failsight.interventions.watchdog import Lateness, Watchdog
 from failsight.runtime.agreement import agreed_specs, monitor_of, offered, output_of
 from failsight.runtime.command import Command
 from failsight.runtime.event_log import EventLog
 from failsight.runtime.looks import Looks
-from failsight.runtime.pushed import Brought, Outside, Person, PushedLoop
+from failsight.runtime.protecting import Protecting, guard_of
+from failsight.runtime.pushed import Brought, Outside, PushedLoop
 from failsight.runtime.trace import Trace
 
 STATE = "observation.state"
-
-
-class Protecting(TypedDict, total=False):
-    """What may be said to whoever protects, besides bundle, rungs and specs."""
-
-    person: Person | None
-    """Who takes over when a rung calls a person; None: such a rung holds, and says so."""
-    stop: Callable[[str], None] | None
-    """Hears the reason of every stop request, at once."""
-    on_alarm: Callable[[Command], None] | None
-    """Told once when the trigger goes on; one that raises is a hold, a stop and a latch."""
-    log: str | Path | None
-    """File that gets a JSON line for every change (alarm, blindness, decision, guard, latch, end)."""
-    guard: Guard | None
-    """That of the robot, where others drive it too, with its own limits and token; None: a new one."""
-    cameras: Sequence[str]
-    """Keys of pictures (arrays) in the observation that must change while the robot moves (default: none)."""
-    limits: str | Path | GuardLimits | None
-    """What no command may exceed (`failsight limits RUN --out FILE`), or its file; None: the spec's range alone."""
-    token: str
-    """What `release` must be told besides a name, where commands come over a network; empty: nothing."""
-    deadline_s: float | None
-    """Longest wait for monitor, rung or person; None: as long as they take."""
-    clock: Callable[[], float] | None
-    """Seconds, to say when a state was measured where the caller does not (default: time.monotonic); None: ticks are
-    taken to be on time, which is right in a simulator alone."""
 
 
 class Protector:
@@ -110,7 +83,7 @@ class Protector:
         """
         self.monitor, self.made_for = monitor_of(bundle)
         spec, seen = agreed_specs(self.made_for, actions, observations, policy)
-        self.guard = _guard_of(spec, seen, shadow, protecting)
+        self.guard = guard_of(spec, seen, shadow, protecting)
         """That of the robot."""
         self._dog, self._looks = Watchdog(1.0 / spec.rate_hz), Looks(protecting.get("cameras", ()))
         folder = Path(bundle) if isinstance(bundle, str | Path) else None
@@ -193,7 +166,8 @@ class Protector:
         if self._begun:
             self.end(None)
         name = read_text(task, "task")
-        self.task = Task(id=name, suite="", instruction=instruction or name, horizon=horizon)
+        text = read_text(instruction, "instruction") if instruction else name
+        self.task = Task(id=name, suite="", instruction=text, horizon=read_count(horizon, "horizon"))
         self.key = key or EpisodeKey(seed=0, task=name, episode=self._episode)
         self._episode, self._begun, self._alarm = self._episode + 1, False, False
         self._ticks, self._calls = 0, 0
@@ -341,13 +315,3 @@ class Protector:
         return Command(
             action=self._loop.hold, stop=True, verdict=verdict, decision=decision, driver="hold", guard=reason
         )
-
-
-def _guard_of(spec: ActionSpec, seen: ObservationSpec, shadow: bool, protecting: Protecting) -> Guard:
-    limits = protecting.get("limits")
-    if (given := protecting.get("guard")) is not None:
-        if shadow or limits is not None or protecting.get("token"):
-            raise FailsightError("The guard of the robot has its own limits and token, and acts; give it to them.")
-        return given
-    known = GuardLimits.read(Path(limits)) if isinstance(limits, str | Path) else limits
-    return (Onlooker if shadow else Guard)(spec, known, seen, protecting.get("token", ""))

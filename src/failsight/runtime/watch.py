@@ -23,7 +23,8 @@ from failsight.episodes.verdicts import Judge
 from failsight.interventions.rung_choice import choose_rungs
 from failsight.runtime.agreement import agreed_specs, monitor_of
 from failsight.runtime.policy_face import PolicyFace
-from failsight.runtime.protector import Protecting, Protector
+from failsight.runtime.protecting import Protecting
+from failsight.runtime.protector import Protector
 from failsight.runtime.recording import Recording
 from failsight.runtime.state_reader import State
 from failsight.runtime.watched import Watched

@@ -44,6 +44,8 @@ class Watched:
 
         Raises FailsightError while the robot is latched.
         """
+        if not self._closing.alive:
+            raise FailsightError("This watch is closed; put the policy under watch again.")
         self.end(None)
         if self._shadow and self.protector.latched:
             self.protector.guard.release(by="nobody: nothing acts")

@@ -15,6 +15,7 @@ from failsight.episodes.verdicts import read_verdicts
 from failsight.evaluation.provenance import versions
 from failsight.evaluation.scoring import replay
 from failsight.interventions.arms import find_arm
+from failsight.interventions.ladder_file import load_ladder
 from failsight.labels.table import label_run
 from failsight.monitor.bundle import load_monitor, save_adapted
 from failsight.runtime.bench import Bench
@@ -36,7 +37,8 @@ class CollectOptions:
     monitor: Path | None = None
     """Bundle that judges every tick; None: nobody does."""
     arm: str = ""
-    """What acts on its alarms: an arm that needs no gate, or `package.module:Attribute`; empty: nothing does."""
+    """What acts on its alarms: an arm, or `package.module:Attribute`; a ladder is the one beside the bundle; empty: nothing
+    does."""
 
 
 def collect_run(
@@ -91,7 +93,7 @@ def _bench(options: CollectOptions) -> Bench:
         return make_bench(options.sim, options.policy)
     bench = fork_bench(options.sim, options.policy, options.monitor)
     if options.arm:
-        bench = replace(bench, intervention=find_arm(options.arm).make(()))
+        bench = replace(bench, intervention=find_arm(options.arm).make(load_ladder(options.monitor)))
     return bench
 
 
@@ -100,7 +102,8 @@ def require_live(options: CollectOptions) -> None:
     if not options.arm:
         return
     arm = find_arm(options.arm)
-    if arm.gated or arm.random:
+    proven = arm.gated and options.monitor is not None and bool(load_ladder(options.monitor))
+    if (arm.gated and not proven) or arm.random:
         lacking = "forks that open its rungs" if arm.gated else "a random moment instead of an alarm"
         raise FailsightError(f"Arm {arm.key} needs {lacking}; leave it to: failsight run interventions")
     if not arm.autonomous and find_operator(options.sim) is None:
