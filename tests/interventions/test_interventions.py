@@ -176,7 +176,7 @@ def test_rungs_and_ladder_count_seconds_not_steps(rate_hz, dwell, back, apart, c
 
     names = ("slow", "takeover")
     rungs = {"slow": Slow(dwell_s=100.0), "takeover": Takeover()}
-    climbing = Ladder(rungs, names, {name: entry(name, 40, 30, 0) for name in names})
+    climbing = Ladder(rungs, names, [entry(name, 40, 30, 0) for name in names])
     said = [climbing.propose(ALARM, now).kind for _ in range(patience + 2)]
     assert said == ["slow"] * (patience + 1) + ["human"]
 
@@ -216,7 +216,7 @@ def test_the_gates_bound_is_honest():
 
 def ladder(gate):
     rungs = {"slow": Slow(dwell_s=5.0), "takeover": Takeover(), "stop": SafeStop()}
-    return Ladder(rungs, ("slow", "takeover"), gate, patience_s=0.25)
+    return Ladder(rungs, ("slow", "takeover"), tuple(gate.values()), patience_s=0.25)
 
 
 def test_the_ladder_skips_shut_rungs():
@@ -243,7 +243,7 @@ def test_after_three_attempts_of_its_own_the_ladder_calls_the_person():
     fourth rung."""
     names = ("a", "b", "c", "d", "person")
     rungs = {**{name: Slow(rate=0.1 * (i + 1), dwell_s=5.0) for i, name in enumerate("abcd")}, "person": Takeover()}
-    climbing = Ladder(rungs, names, {name: entry(name, 40, 30, 0) for name in names}, patience_s=0.25)
+    climbing = Ladder(rungs, names, [entry(name, 40, 30, 0) for name in names], patience_s=0.25)
     for _ in range(2):  # and again after a reset
         climbing.reset()
         said = [climbing.propose(ALARM, context()) for _ in range(24)]
@@ -263,11 +263,11 @@ def test_a_rung_that_cannot_move_a_robot_says_so_before_the_first_step():
     ):
         gate = {"retry": entry("retry", 40, 30, 0), "takeover": entry("takeover", 40, 30, 0)}
         rungs = {"retry": Retry(), "takeover": Takeover()}
-        for rung in (Retry(), Ladder(rungs, ("retry", "takeover"), gate), Forced(Retry())):
+        for rung in (Retry(), Ladder(rungs, ("retry", "takeover"), tuple(gate.values())), Forced(Retry())):
             require_robot(rung, ACTIONS, OBSERVATIONS)
             with pytest.raises(SpecMismatchError, match=f"needs.* {lacks}"):
                 require_robot(rung, actions, observations)
-        shut = Ladder(rungs, ("retry", "takeover"), {**gate, "retry": entry("retry", 40, 1, 9)})
+        shut = Ladder(rungs, ("retry", "takeover"), (entry("retry", 40, 1, 9), gate["takeover"]))
         require_robot(shut, actions, observations)  # a rung that may not act need not be able to
         for rung in (Takeover(), SafeStop(), Slow(), None):
             require_robot(rung, actions, observations)

@@ -50,13 +50,16 @@ def whole(world):
     return out, json.loads((out / "summary.json").read_text())
 
 
-ARMS = ("--arms", "ladder", "homewards", "takeover", "slow", "placebo")
+ARMS = ("--arms", "ladder", "homewards", "takeover", "slow", "placebo", "random_trigger", "always_on", "salus")
 
 
 @pytest.mark.slow
 def test_an_outsiders_arm_is_tried_on_an_outsiders_simulator(whole):
     _, summary = whole
-    assert [*summary["arms"]] == ["none", "slow", "placebo", "takeover", "ladder", "homewards"]
+    assert [*summary["arms"]] == [
+        *("none", "slow", "placebo", "random_trigger", "always_on", "takeover", "salus", "ladder", "homewards")
+    ]
+    assert summary["arms"]["always_on"]["triggers"] == summary["arms"]["none"]["pairs"], "from the first step on"
     assert [entry["rung"] for entry in summary["gate"]] == ["slow", "takeover", "homewards"]
     assert summary["arm_words"]["homewards"]["sentence"] == "Go home by itself at the alarm"
     assert summary["headline"] == "ladder"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from failsight.core.errors import EpisodeDataError
-from failsight.interventions.arms import ARMS, arm_words
+from failsight.interventions.arms import DEFAULT_ARMS, arm_words
 from failsight.reports.html import render, write_report
 from failsight.reports.verdict import claims, number
 from failsight.storage.images import write_png
@@ -239,7 +239,7 @@ def test_a_report_shows_an_arm_it_never_heard_of(tmp_path):
     assert "a push from the side" in render(summary, tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in ARMS if name != "none"])
+@pytest.mark.parametrize("name", [name for name in DEFAULT_ARMS if name != "none"])
 def test_a_report_does_without_any_arm(name, tmp_path):
     summary = make_summary()
     title = summary["arm_words"].pop(name)["title"]

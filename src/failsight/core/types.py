@@ -219,6 +219,13 @@ class Risk:
         """What a trigger judges: the evidence, or p_fail where a predictor keeps none apart."""
         return self.p_fail if self.evidence != self.evidence else self.evidence  # NaN is the one value unlike itself
 
+    @property
+    def likely_type(self) -> str:
+        """The most probable failure type, the earlier one on a tie; empty when none is known."""
+        if len(self.type) != len(FAILURE_TYPES) or not np.isfinite(self.type).all():
+            return ""
+        return FAILURE_TYPES[int(self.type.argmax())]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:

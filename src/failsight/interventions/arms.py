@@ -6,7 +6,7 @@ first. The words travel in `summary.json`, so that a report shows arms it has ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from inspect import getdoc
 from typing import Any, Literal
@@ -14,9 +14,9 @@ from typing import Any, Literal
 from failsight.core.contracts import Intervention
 from failsight.core.errors import FailsightError
 from failsight.core.registry import foreign, warn_of_claims
-from failsight.interventions.gate import GateEntry
+from failsight.interventions.gate import Gate
 from failsight.interventions.ladder import Ladder
-from failsight.interventions.placebo import Forced
+from failsight.interventions.placebo import Always, Forced
 from failsight.interventions.rungs import (
     Backtrack,
     Limit,
@@ -30,8 +30,9 @@ from failsight.interventions.rungs import (
     Watch,
     conservative,
 )
+from failsight.interventions.salus import TableLadder
+from failsight.interventions.terms import TERMS, RungTerms
 
-Gate = Sequence[GateEntry]
 Asks = Literal["", "helps", "prevents", "harmless"]
 
 
@@ -54,6 +55,8 @@ class Arm:
     """It climbs the rungs that its gate has opened."""
     random: bool = False
     """It acts at a random moment instead of the trigger."""
+    from_start: bool = False
+    """It acts from the first step on instead of the trigger."""
     by_default: bool = True
     """It is tried where no arms are named; every arm costs a future per trigger."""
     make: Callable[[Gate], Intervention]
@@ -62,9 +65,16 @@ class Arm:
 
 def _ladder(gate: Gate, autonomous: bool) -> Ladder:
     """Over the gate's rungs in their order; `autonomous`: without those that call a person."""
-    arms = [arm for entry in gate if (arm := find_arm(entry.rung)).autonomous or not autonomous]
-    entries = {entry.rung: entry for entry in gate}
-    return Ladder({arm.key: arm.make(()) for arm in arms}, [arm.key for arm in arms], entries)
+    names = dict.fromkeys(entry.rung for entry in gate)
+    arms = [arm for name in names if (arm := find_arm(name)).autonomous or not autonomous]
+    terms = {arm.key: TERMS.get(arm.key, RungTerms(autonomous=arm.autonomous)) for arm in arms}
+    return Ladder({arm.key: arm.make(()) for arm in arms}, [arm.key for arm in arms], gate, terms=terms)
+
+
+def _first(gate: Gate) -> Intervention:
+    """The mildest rung that acts without a person and that the gate has opened; going slower where it has opened none."""
+    able = _ladder(gate, autonomous=True).open
+    return find_arm(able[0] if able else "slow").make(())
 
 
 NONE = "none"
@@ -155,6 +165,26 @@ _ROWS = (
         make=lambda gate: Forced(Retry(), Slow()),
     ),
     Arm(
+        key="random_trigger",
+        title="The ladder at random moments",
+        sentence="the ladder without a person, at random moments of equal rate",
+        asks="",
+        gated=True,
+        random=True,
+        by_default=False,
+        make=lambda gate: Forced(_ladder(gate, autonomous=True)),
+    ),
+    Arm(
+        key="always_on",
+        title="Acting all the time",
+        sentence="the mildest open rung (half speed, where none is open) from the first step to the last",
+        asks="",
+        gated=True,
+        from_start=True,
+        by_default=False,
+        make=lambda gate: Always(_first(gate)),
+    ),
+    Arm(
         key="takeover",
         title="Calling a person at the alarm",
         sentence="a person (here: the scripted expert) finishes the task",
@@ -162,6 +192,15 @@ _ROWS = (
         autonomous=False,
         rung=True,
         make=lambda gate: Takeover(),
+    ),
+    Arm(
+        key="salus",
+        title="A published table of thresholds prevents failures",
+        sentence="the SALUS table: stop, slow down or try again by p_fail and type, a person after three retries",
+        asks="prevents",
+        autonomous=False,
+        by_default=False,
+        make=lambda gate: TableLadder(),
     ),
     Arm(
         key="ladder_auto",

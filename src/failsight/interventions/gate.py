@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ class GateEntry:
     """Failed without, succeeded with."""
     harms: int
     """Succeeded without, did not succeed with."""
+    type: str = ""
+    """The predicted failure type of these forks; empty: all of them together."""
 
     @property
     def net(self) -> float:
@@ -44,15 +46,35 @@ class GateEntry:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form; `net` is null without triggers."""
-        counts = {"rung": self.rung, "triggers": self.triggers, "rescues": self.rescues, "harms": self.harms}
+        counts = {
+            "rung": self.rung,
+            "type": self.type,
+            "triggers": self.triggers,
+            "rescues": self.rescues,
+            "harms": self.harms,
+        }
         return {**counts, "net": self.net if self.triggers else None, "net_low": self.net_low, "open": self.open}
 
 
-def gate_entry(rung: str, forks: Iterable[tuple[bool, bool]]) -> GateEntry:
-    """From (succeeded without, succeeded with) of every trigger."""
+Gate = Sequence[GateEntry]
+"""What forks showed about every rung, type by type and all together."""
+
+
+def opened(gate: Gate, rung: str, kind: str) -> bool:
+    """Whether a rung may act on a failure of this predicted type; empty: none is predicted, and all together count.
+
+    A gate that was never asked type by type judges all of them together.
+    """
+    typed = any(entry.type for entry in gate)
+    return any(e.open for e in gate if e.rung == rung and e.type == (kind if typed else ""))
+
+
+def gate_entry(rung: str, forks: Iterable[tuple[bool, bool]], kind: str = "") -> GateEntry:
+    """From (succeeded without, succeeded with) of every trigger of this predicted type."""
     pairs = list(forks)
     return GateEntry(
         rung=rung,
+        type=kind,
         triggers=len(pairs),
         rescues=sum(acted and not alone for alone, acted in pairs),
         harms=sum(alone and not acted for alone, acted in pairs),

@@ -12,6 +12,7 @@ from typing import Any
 from failsight.core.errors import BundleError, EpisodeDataError
 from failsight.core.foreign import read_count, read_text, require_distinct
 from failsight.core.textfiles import read_json_object
+from failsight.core.types import FAILURE_TYPES
 from failsight.interventions.gate import GateEntry
 from failsight.storage.disk import write_bytes_atomic
 
@@ -40,7 +41,7 @@ def load_ladder(bundle: Path) -> tuple[GateEntry, ...]:
     try:
         data = read_json_object(path)
         owner, entries = read_text(data["bundle"], "bundle"), tuple(map(_entry, data["rungs"]))
-        require_distinct((entry.rung for entry in entries), "rungs", "rung")
+        require_distinct(((entry.rung, entry.type) for entry in entries), "rungs", "rung")
     except (EpisodeDataError, KeyError, TypeError) as error:
         raise BundleError(f"{path} is no ladder ({error}); delete it, or run the experiment again.") from error
     if owner != read_json_object(bundle / "fingerprint.json").get("bundle"):
@@ -54,4 +55,9 @@ def _entry(data: Any) -> GateEntry:
     rescues, harms = (read_count(data[name], f"rungs, {rung}, {name}", 0, triggers) for name in ("rescues", "harms"))
     if rescues + harms > triggers:
         raise EpisodeDataError(f"rungs, {rung}: {rescues} rescues and {harms} harms in {triggers} triggers.")
-    return GateEntry(rung=rung, triggers=triggers, rescues=rescues, harms=harms)
+    kind = data.get("type", "")
+    if kind not in ("", *FAILURE_TYPES):
+        raise EpisodeDataError(
+            f"rungs, {rung}: type is {kind!r}; write one of {', '.join(FAILURE_TYPES)}, or leave it out."
+        )
+    return GateEntry(rung=rung, triggers=triggers, rescues=rescues, harms=harms, type=kind)

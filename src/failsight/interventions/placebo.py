@@ -1,4 +1,4 @@
-"""The placebo: an intervention at a moment that nobody warned of."""
+"""Controls: an intervention at a moment that nobody warned of, or all the time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from failsight.core.contracts import Context, Intervention
 from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.types import Decision, Verdict
-from failsight.interventions.fitness import misfit
+from failsight.interventions.fitness import misfit, require_robot
 
 
 class Forced:
@@ -35,3 +35,22 @@ class Forced:
         fake = replace(verdict, trigger=not self._fired, why="random moment (placebo)")
         self._fired = True
         return self._inner.propose(fake, context)
+
+
+class Always:
+    """Runs an intervention as if the trigger were always on."""
+
+    def __init__(self, inner: Intervention) -> None:
+        self._inner = inner
+
+    def require_robot(self, actions: ActionSpec, observations: ObservationSpec) -> None:
+        """As the intervention itself. Raises SpecMismatchError."""
+        require_robot(self._inner, actions, observations)
+
+    def reset(self) -> None:
+        """As the intervention itself."""
+        self._inner.reset()
+
+    def propose(self, verdict: Verdict, context: Context) -> Decision:
+        """The inner decision for a trigger that is on."""
+        return self._inner.propose(replace(verdict, trigger=True, why="always on"), context)

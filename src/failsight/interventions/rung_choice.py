@@ -10,6 +10,7 @@ from failsight.core.errors import FailsightError
 from failsight.interventions.arms import find_arm
 from failsight.interventions.ladder import Ladder
 from failsight.interventions.ladder_file import load_ladder
+from failsight.interventions.terms import TERMS
 
 
 def choose_rungs(rungs: Sequence[str | Intervention] | None, bundle: Path | None) -> Intervention | None:
@@ -30,7 +31,7 @@ def choose_rungs(rungs: Sequence[str | Intervention] | None, bundle: Path | None
     }
     if len(made) < 2:
         return next(iter(made.values()), None)
-    return Ladder(made, list(made), None)
+    return Ladder(made, list(made), None, terms=TERMS)
 
 
 def _made(rung: str | Intervention) -> Intervention:
@@ -39,7 +40,7 @@ def _made(rung: str | Intervention) -> Intervention:
             raise FailsightError(f"A rung is a name or has reset and propose; a {type(rung).__name__} has not.")
         return rung
     arm = find_arm(rung)
-    if arm.gated or arm.random:
+    if arm.gated or arm.random or arm.from_start:
         raise FailsightError(
             f"{rung} is no rung by itself; leave rungs out to climb the ladder of the bundle's folder."
         )

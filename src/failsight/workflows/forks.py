@@ -6,15 +6,16 @@ there. The placebo does the retry at a moment drawn from the alarms' own distrib
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from failsight.core.errors import FailsightError
 from failsight.core.harm import CollisionRule
 from failsight.core.rng import keyed_rng
-from failsight.core.types import DecisionKind, EpisodeKey, Outcome
+from failsight.core.types import FAILURE_TYPES, DecisionKind, EpisodeKey, Outcome
 from failsight.episodes.verdicts import VerdictRow
 from failsight.evaluation.paired import PairedEpisode
 from failsight.interventions.arms import NONE, find_arm
@@ -55,6 +56,8 @@ class ForkRecord:
     """Outcome of continuing a second time from the trigger (A/A); None without a trigger."""
     error: str = ""
     """Why doing nothing errored; empty: it did not."""
+    type: str = ""
+    """The failure type that was predicted at the trigger; empty: none was, or there was no trigger."""
     rows: dict[str, tuple[VerdictRow, ...]] = field(default_factory=dict, repr=False, compare=False)
     """What was judged, decided and guarded, by arm (`none` too); stored apart from the record."""
 
@@ -63,13 +66,14 @@ def fork_episode(plan: ArmPlan, bench: Bench, key: EpisodeKey) -> ForkRecord:
     """Run one keyed episode and all its arms."""
     loop = bench.loop()
     placebo = placebo_step(plan, key)
-    at_trigger, at_placebo = _run_base(loop, key, placebo)
+    saved = _run_base(loop, key, placebo, any(find_arm(name).from_start for name in plan.arms))
     base, trigger_step = loop.trace, loop.trace.trigger_step
+    at_trigger = saved.get("trigger")
     arms: dict[str, PairedEpisode] = {}
     rows = {NONE: tuple(base.rows)}
     for name in plan.arms:
         arm = find_arm(name)
-        snapshot = at_placebo if arm.random else at_trigger
+        snapshot = saved.get("start" if arm.from_start else "placebo" if arm.random else "trigger")
         if snapshot is not None:
             loop.resume(snapshot, arm.make(plan.gate))
             arms[name], rows[name] = summarise(key, loop.trace, True), tuple(loop.trace.rows)
@@ -81,6 +85,7 @@ def fork_episode(plan: ArmPlan, bench: Bench, key: EpisodeKey) -> ForkRecord:
         arms=arms,
         again=again,
         error=base.error,
+        type="" if at_trigger is None else at_trigger.pending[1].risk.likely_type,
         rows=rows,
     )
 
@@ -92,8 +97,10 @@ def placebo_step(plan: ArmPlan, key: EpisodeKey) -> int | None:
     return plan.placebo_steps[int(keyed_rng(*key.parts, "placebo").integers(len(plan.placebo_steps)))]
 
 
-def _run_base(loop: Loop, key: EpisodeKey, placebo: int | None) -> tuple[Snapshot | None, Snapshot | None]:
-    """Do nothing to the end, saving at the first trigger and at the placebo's moment; an error is in the trace."""
+def _run_base(loop: Loop, key: EpisodeKey, placebo: int | None, start: bool) -> dict[str, Snapshot]:
+    """Do nothing to the end, saving at the first trigger, at the placebo's moment and, where `start`, at the first step;
+    an error is in the trace.
+    """
     saved: dict[str, Snapshot] = {}
     with suppress(Exception):
         loop.start(key)
@@ -106,8 +113,10 @@ def _run_base(loop: Loop, key: EpisodeKey, placebo: int | None) -> tuple[Snapsho
             saved["trigger"] = loop.save(pending)
         if step.index == placebo:
             saved["placebo"] = loop.save(pending)
+        if start and not step.index:
+            saved["start"] = loop.save(pending)
         loop.act(*pending)
-    return saved.get("trigger"), saved.get("placebo")
+    return saved
 
 
 def summarise(key: EpisodeKey, trace: Trace, triggered: bool) -> PairedEpisode:
@@ -144,12 +153,27 @@ def run_forks(
 
 
 def gate_from(records: Sequence[ForkRecord], rungs: Sequence[str]) -> tuple[GateEntry, ...]:
-    """What the forks of development episodes say about every rung, in their order."""
-    entries = []
-    for rung in rungs:
-        forks = [(r.none.outcome, r.arms[rung].outcome) for r in records if rung in r.arms and _whole(r, rung)]
-        entries.append(gate_entry(rung, [(a == Outcome.SUCCESS, b == Outcome.SUCCESS) for a, b in forks]))
-    return tuple(entries)
+    """What the forks of development episodes say about every rung, in their order: all together, then type by type."""
+    kinds = [kind for kind in FAILURE_TYPES if any(record.type == kind for record in records)]
+    return tuple(_entry(records, rung, kind) for kind in ("", *kinds) for rung in rungs)
+
+
+def _entry(records: Sequence[ForkRecord], rung: str, kind: str) -> GateEntry:
+    told = [r for r in records if rung in r.arms and _whole(r, rung) and kind in ("", r.type)]
+    return gate_entry(rung, [(_succeeds(r.none), _succeeds(r.arms[rung])) for r in told], kind)
+
+
+def _succeeds(episode: PairedEpisode) -> bool:
+    return episode.outcome == Outcome.SUCCESS
+
+
+def require_unseen(gate: Iterable[ForkRecord], judged: Iterable[EpisodeKey]) -> None:
+    """Refuse to judge a rung on the episodes that opened it, which would flatter it. Raises FailsightError."""
+    both = {record.key for record in gate} & set(judged)
+    if both:
+        raise FailsightError(
+            f"{len(both)} episodes opened rungs and would judge them, for example {min(both, key=str)}; use other seeds."
+        )
 
 
 def paired(

@@ -31,7 +31,7 @@ from failsight.recipes.interventions.options import ExperimentConfig
 from failsight.workflows.collect import CollectOptions, collect_run
 from failsight.workflows.fit import Fitted, fit_run
 from failsight.workflows.fork_verdicts import keep_verdicts
-from failsight.workflows.forks import ArmPlan, ForkRecord, gate_from, run_forks
+from failsight.workflows.forks import ArmPlan, ForkRecord, gate_from, require_unseen, run_forks
 from failsight.workflows.plans import make_plan
 from failsight.workflows.progress import Reporter, succeeding
 from failsight.workflows.wiring import make_policy
@@ -73,6 +73,7 @@ def run_experiment(config: ExperimentConfig, folder: Path, reporter: Reporter) -
     reporter.stage("4/5  collect test episodes nobody has seen")
     test_run = _collect(folder / "test", config, config.seed + 2, config.test_trials, reporter)
     reporter.stage("5/5  every arm on the same test episodes")
+    require_unseen(gate, (meta.key for meta in test_run.episodes))
     test_plan = ArmPlan(arms=choice.arms, gate=entries, placebo_steps=judges.trigger_steps)
     arms = _forks(folder, "arms", config, bundle, test_plan, reporter)
     return ExperimentResult(
@@ -111,8 +112,9 @@ def _keep_ladder(bundle: Path, entries: tuple[GateEntry, ...], reporter: Reporte
 
 def _note_entry(entry: GateEntry, reporter: Reporter) -> None:
     state = "open" if entry.open else "shut"
+    what = f"{entry.rung} at a predicted {entry.type}" if entry.type else entry.rung
     reporter.note(
-        f"{entry.rung}: {entry.rescues} rescues, {entry.harms} harms in {entry.triggers} triggers "
+        f"{what}: {entry.rescues} rescues, {entry.harms} harms in {entry.triggers} triggers "
         f"(lower bound of net benefit {entry.net_low:+.2f}) -> {state}"
     )
 

@@ -49,6 +49,7 @@ def record_from(data: dict[str, Any]) -> ForkRecord:
         arms={name: _paired_from(arm) for name, arm in data["arms"].items()},
         again=None if data["again"] is None else Outcome(data["again"]),
         error=data.get("error", ""),
+        type=data.get("type", ""),
     )
 
 
