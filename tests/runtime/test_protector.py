@@ -240,6 +240,19 @@ def test_a_tick_that_comes_twice_or_out_of_order_is_a_hold_that_counts_for_nothi
     assert following.action.tolist() == CHUNK[4].tolist(), "the chunk goes on where it stood"
     assert not following.verdict.blind
     assert protector.trace.rows[-1].step == index
+    assert not protector.step(STATE + 0.06).verdict.blind, "the count goes on"
+
+
+def test_what_is_seen_at_a_tick_of_the_past_is_not_where_the_robot_is():
+    protector = begun()
+    for i in range(3):
+        protector.step(STATE + 0.01 * i, CHUNK, index=i)
+    protector.step(STATE + 9, index=1)
+    protector.step(STATE + 0.03, index=None)
+    protector.step(STATE + 0.04, index=None)
+    seen = [float(state[0]) for state in protector.trace.path]
+    assert seen == pytest.approx([0.5, 0.51, 0.52, 0.52, 0.53])
+    assert protector._loop.at.step == 4
 
 
 def test_ticks_that_never_came_are_said(bundle):
@@ -355,6 +368,9 @@ def test_a_camera_that_freezes_while_the_robot_moves_is_a_hold_until_its_picture
     assert (found.index("slowed"), found.index("holding")) == (9, 24)
     assert set(found[24:]) == {"holding"}, "a hold that lasts, though who holds sees the same"
     assert tick(1) == "moving"
+    assert [tick(0) for _ in range(9)] == ["moving"] * 9
+    protector.start("home")
+    assert [tick(0) for _ in range(9)] == ["moving"] * 9, "a new episode begins with another first look"
     blind = begun(clock=clock, cameras=["front"])
     blind.step(STATE, CHUNK)
     clock.now += 0.6

@@ -199,6 +199,17 @@ def test_whatever_breaks_on_our_side_a_policy_that_is_only_recorded_goes_on(tmp_
     assert not stops, "who only watches stops nobody"
 
 
+def test_a_watch_that_is_refused_lets_go_of_the_folder(tmp_path):
+    for _ in range(2):
+        with pytest.raises(FailsightError, match="stop is called") as error:
+            failsight.watch(chunk_for, record=tmp_path / "run", stop="now", **SPECS)
+        assert not (tmp_path / "run").exists(), error
+    closed = failsight.watch(chunk_for, record=tmp_path / "run", execute=3, **SPECS)
+    closed.close()
+    with pytest.raises(FailsightError, match="This watch is closed"):
+        closed.reset("home")
+
+
 def test_a_full_disk_is_said_when_the_episode_ends(tmp_path, monkeypatch):
     watched = failsight.watch(chunk_for, record=tmp_path / "run", execute=3, **SPECS)
 
@@ -303,6 +314,13 @@ def test_a_policy_that_breaks_is_a_stop_where_it_is_protected_and_its_own_affair
         (object, {}, "A object cannot be asked for actions: it has no predict_action_chunk, select_action, infer or a"),
         (OpenpiLike, {"calls": "select_action"}, "has no select_action"),
         (OpenpiLike, {"rungs": ["sloow"]}, "Did you mean slow"),
+        (OpenpiLike, {"rungs": [3]}, "a int has not"),
+        (OpenpiLike, {"hidden": 3}, "hidden is a network or a function"),
+        (OpenpiLike, {"samples": -1}, "samples: expected a whole number"),
+        (OpenpiLike, {"execute": 2.5}, "execute: expected a whole number"),
+        (OpenpiLike, {"record": ""}, "record: the text is empty"),
+        (OpenpiLike, {"stop": "now"}, "stop is called, and a str cannot be"),
+        (lambda: OpenpiLike, {}, "OpenpiLike is a class; watch one that was made of it"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_moves(bundle, policy, more, says):

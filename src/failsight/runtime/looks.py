@@ -16,10 +16,6 @@ class Looks:
         self._cameras = tuple(cameras)
         self._last = dict[str, int]()
 
-    def forget(self) -> None:
-        """A new episode."""
-        self._last.clear()
-
     def at(self, observation: Mapping[str, Any]) -> Iterator[tuple[str, bool, bool]]:
         """Of every camera its name, whether its picture is another one than before, and whether there is one at all."""
         for name in self._cameras:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from failsight.core.errors import EpisodeDataError, FailsightError
-from failsight.core.foreign import read_array
+from failsight.core.foreign import read_array, read_count
 from failsight.core.specs import Access
 from failsight.core.types import Array, EpisodeKey, PolicyOutput, Task
 
@@ -90,11 +91,17 @@ class PolicyFace:
 
         Raises FailsightError for what can be asked in none of these ways.
         """
+        if inspect.isclass(policy):
+            raise FailsightError(f"{policy.__name__} is a class; watch one that was made of it.")
         self.policy, self.kind = policy, _kind_of(policy, calls)
         self._ask = policy if self.kind == "call" else getattr(policy, "infer" if self.kind == "ours" else self.kind)
-        self._samples = samples
+        self._samples = read_count(samples, "samples")
         self._tap = HiddenTap(hidden) if hasattr(hidden, "register_forward_hook") else None
         self._hidden: Callable[[Any], Any] | None = None if self._tap is not None else hidden
+        if self._hidden is not None and not callable(self._hidden):
+            raise FailsightError(
+                f"hidden is a network or a function of the observation, not a {type(hidden).__name__}."
+            )
         if samples and self.kind in ("select_action", "ours"):
             raise FailsightError(f"A policy asked through {self.kind} gives no further samples; leave samples out.")
 

@@ -260,7 +260,6 @@ class Protector:
             self.made_for.require(offered(brought.output, self.observation_spec), 0 if hidden is None else len(hidden))
         self._outside.task = task
         self._dog.start(0.0)
-        self._looks.forget()
         self._ahead_s = None
         self._loop.start(self.key)
         self._begun = True

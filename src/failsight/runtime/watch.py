@@ -13,11 +13,13 @@ and `record=RUN` makes a run of them that `failsight fit` learns from. With a bu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
 from failsight.core.contracts import Intervention
+from failsight.core.foreign import read_text
 from failsight.core.specs import Access, ActionSpec, ObservationSpec
 from failsight.episodes.verdicts import Judge
 from failsight.interventions.rung_choice import choose_rungs
@@ -57,8 +59,7 @@ def watch(
         shadow: judge and record, and act on nothing.
         actions: what actions mean; the bundle says it where there is one, or the policy.
         observations: what the state means; likewise.
-        state: where the measured state is in an observation: its key, a function, or None for none (level: actions);
-            "": under one of the usual names, or the observation itself where it is an array.
+        state: key of the measured state, function of the observation, None for none, "" for the usual names.
         hidden: network whose hidden state is taken through a forward hook, or a function of the observation to (D,).
         samples: how many more chunks are drawn per inference; each is one more call of the policy.
         calls: `select_action`, `predict_action_chunk` or `infer`, where a policy has several.
@@ -77,18 +78,35 @@ def watch(
     onlooker = shadow or made is None
     acting = None if onlooker else choose_rungs(rungs, folder)
     judge = Judge(bundle=str(getattr(monitor, "fingerprint", "")), policy=name)
-    recording = None if record is None else Recording(Path(record), spec, seen, judge, _arm(rungs, acting))
-    protector = Protector(
-        monitor,
-        rungs=[] if acting is None else [acting],
-        actions=spec,
-        observations=seen,
-        execute=face.execute if execute is None else execute,
-        observers=[] if recording is None else [recording],
-        shadow=onlooker,
-        **protecting,
-    )
+    recording = None if record is None else _recording(record, (spec, seen), judge, _arm(rungs, acting))
+    count, rungs_made = face.execute if execute is None else execute, [] if acting is None else [acting]
+    with _letting_go(recording):
+        protector = Protector(
+            monitor,
+            rungs=rungs_made,
+            actions=spec,
+            observations=seen,
+            execute=count,
+            observers=[] if recording is None else [recording],
+            shadow=onlooker,
+            **protecting,
+        )
     return Watched(face, protector, recording, state=state, shadow=onlooker)
+
+
+def _recording(record: str | Path, specs: tuple[ActionSpec, ObservationSpec], judge: Judge, arm: str) -> Recording:
+    return Recording(Path(read_text(str(record), "record")), *specs, judge, arm)
+
+
+@contextmanager
+def _letting_go(recording: Recording | None) -> Iterator[None]:
+    """A recording that nothing will be told lets go of its folder."""
+    try:
+        yield
+    except BaseException:
+        if recording is not None:
+            recording.close()
+        raise
 
 
 def _name_of(policy: Any) -> str:
