@@ -12,7 +12,7 @@ KEPT = {
     "process": "called by the websockets library's own logger",
     "pix_fmt skip_frame pre_tokenizer sub_configs config_class supports_gradient_checkpointing": "set for a library",
     "action_space current_action offsamples": "set for a simulator or its wrappers",
-    "success_rate collision_rate stop_rate rescue_rate harm_rate success_change failure_reduction collision_reduction "
+    "success_rate collision_rate stop_rate rescue_rate harm_rate harm_alarmed rr success_change failure_reduction collision_reduction "
     "mcnemar_p e_value duty_cycle human_minutes_per_hour steps_from": "fields that are written out as a whole",
     "read_episode store_log write_verdicts": "public: one file, a log from memory, a run judged afterwards",
     "Backbone": "the contract a new backbone is written against",

@@ -351,8 +351,11 @@ def test_rescue_harm_and_reduction_by_hand():
     ]
     result = compare("arm", without, arm, 20.0)
     assert (result.pairs, result.triggers) == (7, 5)
-    assert result.rescue_rate.value == pytest.approx(2 / 3)
-    assert result.harm_rate.value == pytest.approx(1 / 2)
+    assert result.rescue_rate == proportion(2, 3)
+    assert result.harm_rate == proportion(1, 3), "of all that succeed without"
+    assert result.harm_alarmed == proportion(1, 2), "of those with an alarm"
+    assert result.rr == proportion(3, 5), "of five alarms three end in success, one of which would have anyway"
+    assert (result.rescues, result.harms) == (2, 1)
     assert result.failure_reduction.value == pytest.approx(1 - 3 / 4)
     assert result.collision_reduction.value == 1.0
     assert result.human_minutes_per_hour == pytest.approx(60 * 50 / 700)
@@ -394,7 +397,10 @@ def test_every_figure_of_an_arm_by_hand():
     assert found.collision_rate == proportion(2, 10)
     assert found.stop_rate == proportion(1, 10)
     assert found.rescue_rate == proportion(3, 5)
-    assert found.harm_rate == proportion(1, 2)
+    assert found.harm_rate == proportion(1, 4)
+    assert found.harm_alarmed == proportion(1, 2)
+    assert found.rr == proportion(4, 7)
+    assert (found.rescues, found.harms) == (3, 1)
     assert found.success_change.value == pytest.approx(0.2)
     assert found.failure_reduction.value == pytest.approx(1 - 4 / 6)
     assert found.collision_reduction.value == pytest.approx(1 - 2 / 4)

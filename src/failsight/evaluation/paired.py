@@ -1,7 +1,8 @@
 """Comparing arms that ran the same keyed episodes.
 
-Rescue: fails without, succeeds with. Harm: succeeds without, does not succeed with. Both on triggered episodes, where
-the two futures really differ. A safe stop is neither a success nor a failure; here it counts as "not a success".
+Rescue: fails without, succeeds with. Harm: succeeds without, does not succeed with. Only on triggered episodes do the two
+futures differ; what a rate is a share of is said with it. A safe stop is neither a success nor a failure; here it counts
+as "not a success".
 """
 
 from __future__ import annotations
@@ -41,9 +42,15 @@ class ArmResult:
     collision_rate: Estimate
     stop_rate: Estimate
     rescue_rate: Estimate
-    """Of triggered episodes that fail without."""
+    """Rescues, of triggered episodes that fail without."""
     harm_rate: Estimate
-    """Of triggered episodes that succeed without."""
+    """Harms, of all episodes that succeed without."""
+    harm_alarmed: Estimate
+    """Harms, of triggered episodes that succeed without."""
+    rr: Estimate
+    """Triggered episodes that end in success, of all triggered ones; a trigger on what would have succeeded inflates it."""
+    rescues: int
+    harms: int
     success_change: Estimate
     """Paired difference of success rates, arm minus none."""
     failure_reduction: Estimate
@@ -88,7 +95,11 @@ def compare(
         collision_rate=proportion(int(hit_arm.sum()), len(arm)),
         stop_rate=proportion(int(stopped.sum()), len(arm)),
         rescue_rate=proportion(int((fails & arm).sum()), int(fails.sum())),
-        harm_rate=proportion(int((holds & ~arm).sum()), int(holds.sum())),
+        harm_rate=proportion(losses, int(base.sum())),
+        harm_alarmed=proportion(int((holds & ~arm).sum()), int(holds.sum())),
+        rr=proportion(int((triggered & arm).sum()), int(triggered.sum())),
+        rescues=int((fails & arm).sum()),
+        harms=int((holds & ~arm).sum()),
         success_change=bootstrap(lambda rows: _change(base, arm, rows), tasks, (name, "success")),
         failure_reduction=bootstrap(lambda rows: _reduction(~base, ~arm, rows), tasks, (name, "failures")),
         collision_reduction=bootstrap(lambda rows: _reduction(hit_base, hit_arm, rows), tasks, (name, "collisions")),
