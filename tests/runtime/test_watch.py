@@ -14,6 +14,7 @@ from failsight.core.types import EpisodeKey
 from failsight.episodes.run import Run
 from failsight.episodes.verdicts import read_verdicts
 from failsight.labels.table import read_labels
+from failsight.predictors.recurrent import RecurrentPredictor
 from failsight.runtime.policy_face import PolicyFace, last_token, read_answer
 from failsight.testing import fakes
 
@@ -402,6 +403,74 @@ def test_hidden_states_come_through_a_forward_hook():
     assert last_token((Tensor([[[1.0, 2.0]]]), None)).tolist() == [1.0, 2.0]
 
 
+def test_a_queue_keeps_the_hidden_state_of_the_inference_that_filled_it():
+    network, policy = Network(), LeRobotLike()
+    ask, values = policy.select_action, iter((1.0, 2.0))
+
+    def select_action(batch):
+        if not policy._queue:
+            network(np.full((1, 4), next(values)))
+        return ask(batch)
+
+    policy.select_action = select_action
+    face = PolicyFace(policy, hidden=network, calls="select_action")
+    seen = {"observation.state": np.ones(4, np.float32)}
+    assert [float(face.answer(seen, i).output.hidden[0]) for i in range(6)] == [1, 1, 1, 2, 2, 2]
+
+
+def test_what_is_queued_is_dropped_when_somebody_else_acted(tmp_path):
+    policy, predictor = LeRobotLike(), RecurrentPredictor(recurrent_arrays(hidden=0))
+    folder = save(tmp_path / "bundle", policy="LeRobotLike", predictor=predictor)
+    person = {"person": lambda seen: np.zeros(4, np.float32), "rungs": ["takeover"]}
+    watched = failsight.watch(policy, folder, calls="select_action", clock=None, **person)
+    watched.reset("home")
+    for i in range(8):
+        watched.step({"observation.state": np.full(4, 0.5 + 0.01 * i, np.float32)})
+    assert watched.command.driver == "operator"
+    asked = policy.asked
+    watched.step({"observation.state": np.full(4, 0.7, np.float32)})
+    assert policy.asked == asked + 1, "the policy looks again instead of going on with what it had queued"
+
+
+def test_a_recording_in_which_nothing_was_ever_done_is_none(tmp_path):
+    def broken(observation):
+        raise RuntimeError("no weights")
+
+    watched = failsight.watch(broken, record=tmp_path / "run", **SPECS)
+    watched.reset("home")
+    with pytest.raises(RuntimeError, match="no weights"):
+        watched(np.ones(4, np.float32))
+    watched.close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_tick_before_a_policy_broke_is_recorded(tmp_path):
+    calls = iter([1, 2])
+
+    def breaks(observation):
+        next(calls)
+        return chunk_for(observation)[:1]
+
+    watched = failsight.watch(breaks, record=tmp_path / "run", **SPECS)
+    watched.reset("home")
+    seen = {"observation.state": np.array([0.5, 0.1, 0.1, 1.0], np.float32)}
+    watched(seen), watched(seen)
+    with pytest.raises(StopIteration):
+        watched(seen)
+    watched.close()
+    (meta,) = Run(tmp_path / "run").episodes
+    assert (meta.outcome, meta.length, meta.error) == ("errored", 2, "policy: StopIteration")
+
+
+def test_actions_for_two_robots_are_not_two_actions_for_one():
+    class Batched:
+        def select_action(self, batch):
+            return np.zeros((2, 4))
+
+    with pytest.raises(FailsightError, match="select_action gave 2 actions; one robot"):
+        PolicyFace(Batched()).answer({}, 0)
+
+
 def test_samples_are_drawn_by_asking_again():
     rng = np.random.default_rng(0)
     face = PolicyFace(lambda seen: rng.normal(size=(3, 2)), samples=4, hidden=lambda seen: [1.0, 2.0])
@@ -448,16 +517,10 @@ def test_a_ladder_beside_the_bundle_acts_by_itself(tmp_path):
 
     from failsight.interventions.ladder_file import save_ladder
 
-    folder = save(tmp_path / "bundle", policy="OpenpiLike", predictor=failsight_predictor())
+    folder = save(tmp_path / "bundle", policy="OpenpiLike", predictor=RecurrentPredictor(recurrent_arrays(hidden=8)))
     save_ladder(folder, entries(opened=True))
     watched = failsight.watch(OpenpiLike(), folder, execute=3, clock=None, record=tmp_path / "run")
     episode(watched, key(1), name="state")
     watched.close()
     assert Run(tmp_path / "run").meta.arm == "ladder"
     assert watched.command.decision.kind == "slow"
-
-
-def failsight_predictor():
-    from failsight.predictors.recurrent import RecurrentPredictor
-
-    return RecurrentPredictor(recurrent_arrays(hidden=8))

@@ -43,6 +43,7 @@ class HiddenTap:
     def __init__(self, module: Any) -> None:
         """Args: module: anything with `register_forward_hook`: a layer, or a whole transformers model."""
         self._sum: Array | None = None
+        self._mean: Array | None = None
         self._calls = 0
         self._handle = module.register_forward_hook(lambda module, given, answer: self._take(answer))
 
@@ -51,13 +52,17 @@ class HiddenTap:
         self._sum = vector if self._sum is None else self._sum + vector
         self._calls += 1
 
-    def collect(self) -> Array:
-        """(D,) of the calls since the last time. Raises FailsightError when there were none."""
-        if self._sum is None:
+    def collect(self, queued: bool = False) -> Array:
+        """(D,) of the calls since the last time; `queued`: without any, that of the last one, which is still in force.
+
+        Raises FailsightError when there is neither.
+        """
+        if self._sum is not None:
+            self._mean = self._sum / self._calls
+        elif not queued or self._mean is None:
             raise FailsightError("the network that hidden states are taken from was not called in this inference")
-        mean = self._sum / self._calls
         self._sum, self._calls = None, 0
-        return mean
+        return self._mean
 
     def close(self) -> None:
         """Leave the network as it was."""
@@ -153,7 +158,7 @@ class PolicyFace:
         if self.kind == "select_action" and len(output.chunk) != 1:
             raise FailsightError(f"select_action gave {len(output.chunk)} actions; one robot is watched at a time")
         if self._tap is not None:
-            output = replace(output, hidden=self._tap.collect())
+            output = replace(output, hidden=self._tap.collect(queued=self.kind == "select_action"))
         elif self._hidden is not None:
             output = replace(output, hidden=to_array(self._hidden(observation)).ravel())
         if self._samples:

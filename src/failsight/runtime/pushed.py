@@ -7,6 +7,7 @@ observers are told of a tick then. Monitor, intervention, guard, trace and what 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -253,7 +254,9 @@ class PushedLoop(Loop):
 
     def refuse(self, who: str, error: BaseException) -> None:
         """Somebody outside the loop broke: a hold, a stop and a latch, as for everybody in it."""
-        self._who, self.sent = who, None
+        with suppress(Exception):  # the first reason is kept
+            self._settle(self.at.state)
+        self._who = who
         self._break(error, Tick(index=self.at.step, time_s=self.robot.time_s))
 
     def conclude(self, success: bool | None) -> None:

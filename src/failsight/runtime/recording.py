@@ -141,6 +141,9 @@ class Recording:
             raise StorageError(f"The episode was not recorded: {self._refused}")
         if recorder is None:
             return
+        if self._shapes is None:  # it broke before any step was ever seen: a run knows its shapes
+            recorder.abandon()
+            return
         recorder.commit(
             EpisodeMeta(
                 ticket=self._tickets,
