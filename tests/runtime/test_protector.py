@@ -1,6 +1,7 @@
 """A protector says what the loop would have said, to the bit; whatever is brought to it wrong is a hold, said and counted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -431,6 +432,22 @@ def test_a_monitor_that_misses_its_deadline_slows_holds_and_stops(took_s, mode):
     command = protector.step(STATE, CHUNK)
     assert protector.guard.mode == mode
     assert command.stop is (mode == "latched")
+
+
+def test_a_loop_keeps_the_workspace_of_its_guard_too():
+    free = limits_from([(np.tile(STATE, (5, 1)), CHUNK[:5])], fakes.ACTIONS, fakes.OBSERVATIONS, 1.0)
+    start = fakes.PointSim().reset(options={"key": KEY})[0]["observation.state"]
+    wall = 0.5 * float(start[0])
+    space = {"x_m": (wall, 3.0) if wall > 0 else (-3.0, wall)}
+    caps = replace(free.caps, velocity=np.full(4, np.inf), acceleration=np.full(4, np.inf))
+    guard = Guard(fakes.ACTIONS, replace(free, caps=caps, workspace=space), fakes.OBSERVATIONS)
+    still = replace(KEY, perturbations=())
+    loop = Loop(fakes.PointSim(), fakes.PointPolicy(), guard=guard)
+    loop.start(still)
+    loop.run()
+    x = np.array([state[0] for state in loop.trace.path])
+    assert np.abs(x).min() == pytest.approx(abs(wall), abs=1e-6), "up to the wall and no further"
+    assert "limited: dx" in loop.trace.rows[-1].guard
 
 
 def test_limits_hold_for_rungs_and_people_too(tmp_path):

@@ -227,6 +227,7 @@ def test_a_full_disk_is_said_when_the_episode_ends(tmp_path, monkeypatch):
         watched.end(True)
     watched.close()
     assert not (tmp_path / "run/meta/info.json").exists()
+    assert not list((tmp_path / "run").rglob("*.partial")), "nothing half-written stays"
 
 
 def test_an_answer_that_changes_its_shape_is_no_recording(tmp_path):
@@ -460,6 +461,17 @@ def test_the_tick_before_a_policy_broke_is_recorded(tmp_path):
     watched.close()
     (meta,) = Run(tmp_path / "run").episodes
     assert (meta.outcome, meta.length, meta.error) == ("errored", 2, "policy: StopIteration")
+
+
+def test_further_samples_leave_the_hidden_state_alone():
+    network, values = Network(), iter([1.0, 5.0, 5.0, 2.0, 5.0, 5.0])
+
+    def policy(observation):
+        network(np.full((1, 4), next(values)))
+        return np.zeros((3, 2))
+
+    face = PolicyFace(policy, hidden=network, samples=2)
+    assert [float(face.answer(None, i).output.hidden[0]) for i in range(2)] == [1.0, 2.0]
 
 
 def test_actions_for_two_robots_are_not_two_actions_for_one():

@@ -121,7 +121,7 @@ class Recording:
     def _meta(self, plan: tuple[EpisodeKey, ...]) -> RunMeta:
         return RunMeta(
             action_spec=self._specs[0],
-            observation_spec=ObservationSpec(state=self._specs[1].state, cameras=()),
+            observation_spec=replace(self._specs[1], cameras=()),
             policy=self._judge.policy,
             sim=WATCHED,
             plan=plan,
