@@ -8,7 +8,7 @@ import pytest
 from conftest import recurrent_arrays
 
 from failsight.core.errors import BundleError, EpisodeDataError, FailsightError, SpecMismatchError, StorageError
-from failsight.core.specs import ActionSpec, Dimension, ObservationSpec
+from failsight.core.specs import Access, ActionSpec, Dimension, ObservationSpec, SignalColumn
 from failsight.core.types import (
     CONTINUE,
     SILENT,
@@ -635,6 +635,24 @@ def test_a_count_that_no_forks_give_opens_no_rung(tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(BundleError, match="from 0 to 40"):
         Protector(folder)
+
+
+def test_a_bundle_of_a_logs_own_signals_cannot_watch_anybody(tmp_path):
+    columns = (SignalColumn(name="entropy", unit="nat", access=Access.ACTIONS),)
+    with pytest.raises(BundleError, match="reads the signals of a log, which nobody computes while the robot moves"):
+        Protector(save(tmp_path / "bundle", signals=columns))
+
+
+def test_a_log_grows_by_what_happens_and_not_by_ticks(bundle):
+    quiet = begun()
+    drive(quiet, 8)
+    quiet.end(True)
+    assert len(quiet.events.lines) == 1, "that the policy drives is said once"
+    slowed = begun(bundle, rungs=["slow"])
+    drive(slowed, 8)
+    slowed.end(True)
+    changed = [line for line in slowed.events.lines if line["sent"] != line["planned"]]
+    assert len(changed) == sum(kind == "slow" for kind in slowed.trace.kinds) >= 4, "every action that was changed"
 
 
 def test_changes_are_logged_with_what_was_seen(bundle, tmp_path):

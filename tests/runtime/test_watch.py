@@ -303,6 +303,29 @@ def test_a_policy_that_breaks_is_a_stop_where_it_is_protected_and_its_own_affair
         alone(seen)
 
 
+def test_an_interrupt_stops_the_robot_and_goes_on_up(bundle):
+    class Interrupted(OpenpiLike):
+        calls = 0
+
+        def infer(self, obs):
+            self.calls += 1
+            if self.calls > 1:
+                raise KeyboardInterrupt
+            return super().infer(obs)
+
+    stops = []
+    watched = failsight.watch(
+        Interrupted(), bundle, rungs=[], execute=1, clock=None, fingerprint="OpenpiLike", stop=stops.append
+    )
+    watched.reset("home")
+    seen = {"state": np.array([0.5, 0.1, 0.1, 1.0], np.float32)}
+    watched.step(seen)
+    with pytest.raises(KeyboardInterrupt):
+        watched.step(seen)
+    assert stops == ["policy: KeyboardInterrupt"]
+    assert watched.protector.latched == "policy: KeyboardInterrupt"
+
+
 @pytest.mark.parametrize(
     ("policy", "more", "says"),
     [

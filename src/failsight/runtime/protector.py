@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -198,17 +199,20 @@ class Protector:
             if not self._begun:
                 self._begin(self._outside.brought, self.task)
             return self._tick()
-        except StorageError:
-            return self._held()
-        except Exception as error:
+        except BaseException as error:
             return self.broke("caller", error)
 
-    def broke(self, who: str, error: Exception) -> Command:
-        """Somebody outside broke (the policy, say): a hold, a stop and a latch. Before the first tick it is raised."""
+    def broke(self, who: str, error: BaseException) -> Command:
+        """Somebody outside broke (the policy, say): a hold, a stop and a latch. Before the first tick it is raised, and
+        what is no Exception, an interrupt, goes on up once the robot was told to stop.
+        """
         if not self._begun:
             raise error
         if not self.over:
-            self._loop.refuse(who, error)
+            with suppress(StorageError):
+                self._loop.refuse(who, error)
+        if not isinstance(error, Exception):
+            raise error
         return self._held()
 
     def end(self, success: bool | None) -> Trace:

@@ -132,7 +132,7 @@ class Watched:
                     self._face.forget()
                 self._answer = self._face.answer(self._as_told(observation), self._step)
                 output = self._answer.output
-        except Exception as error:
+        except BaseException as error:
             return protector.broke("policy", error)
         return protector.step(self._reader.seen(observation), output)
 
