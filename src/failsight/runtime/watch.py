@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from failsight.core.contracts import Intervention
 from failsight.core.foreign import read_text
@@ -27,9 +27,11 @@ from failsight.runtime.agreement import agreed_specs, monitor_of
 from failsight.runtime.policy_face import PolicyFace
 from failsight.runtime.protecting import Protecting
 from failsight.runtime.protector import Protector
-from failsight.runtime.recording import Recording
 from failsight.runtime.state_reader import State
 from failsight.runtime.watched import Watched
+
+if TYPE_CHECKING:
+    from failsight.runtime.recording import Recording
 
 
 def watch(
@@ -95,6 +97,8 @@ def watch(
 
 
 def _recording(record: str | Path, specs: tuple[ActionSpec, ObservationSpec], judge: Judge, arm: str) -> Recording:
+    from failsight.runtime.recording import Recording  # tables and films, which who only watches need not load
+
     return Recording(Path(read_text(str(record), "record")), *specs, judge, arm)
 
 

@@ -6,7 +6,7 @@ import warnings
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +15,11 @@ from failsight.core.types import Array, DecisionKind, EpisodeKey, Outcome
 from failsight.runtime.command import Command
 from failsight.runtime.policy_face import Answered, PolicyFace, to_array
 from failsight.runtime.protector import Protector
-from failsight.runtime.recording import Recording
 from failsight.runtime.state_reader import INSTRUCTIONS, State, StateReader, said
 from failsight.runtime.trace import Trace
+
+if TYPE_CHECKING:
+    from failsight.runtime.recording import Recording
 
 
 class Watched:
