@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,13 @@ def test_nothing_leads_out_of_the_workspace() -> None:
     outside = np.array([0.2, 1.0, 0.0], np.float32)
     assert one.check(np.array([1.0, 1.0, 0, 0, 1]), LAST, state=outside)[0] == 0.0, "not further out"
     assert one.check(np.array([-1.0, 1.0, 0, 0, 1]), LAST, state=outside)[0] == -1.0, "back at full speed"
+
+
+def test_a_dimension_that_counts_backwards_keeps_to_the_same_walls() -> None:
+    back = replace(SPEC, dimensions=(replace(SPEC.dimensions[0], scale=-0.1), *SPEC.dimensions[1:]))
+    one = Guard(back, limits(x_m=(-0.1, 0.05)), SEEN)
+    assert one.check(np.array([-1.0, 1.0, 0, 0, 1]), LAST, state=STATE)[0] == pytest.approx(-0.5), "0.05 m forward"
+    assert one.check(np.array([1.0, 1.0, 0, 0, 1]), LAST, state=STATE)[0] == pytest.approx(1.0), "0.1 m back"
 
 
 def test_a_state_that_cannot_say_where_the_robot_is_is_a_hold() -> None:

@@ -206,6 +206,14 @@ def test_other_words_are_handed_on_and_held_until_the_policy_has_answered_them()
     assert not protector.due
 
 
+def test_a_chunk_without_actions_is_none():
+    protector = begun()
+    command = protector.step(STATE, PolicyOutput(chunk=np.zeros((0, 4), np.float32)))
+    assert command.action.tolist() == HOLD
+    assert "past the end of its chunk of 0 actions" in command.why
+    assert protector.due
+
+
 def test_no_output_at_the_first_tick_is_a_stop():
     stops = []
     protector = begun(stop=stops.append)
@@ -635,6 +643,12 @@ def test_a_count_that_no_forks_give_opens_no_rung(tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(BundleError, match="from 0 to 40"):
         Protector(folder)
+    data["rungs"][0] |= {"rescues": 30, "harms": 20}
+    path.write_text(json.dumps(data))
+    with pytest.raises(BundleError, match="30 rescues and 20 harms in 40 triggers"):
+        Protector(folder)
+    save(folder)
+    assert not path.exists(), "a new fit is another bundle"
 
 
 def test_a_bundle_of_a_logs_own_signals_cannot_watch_anybody(tmp_path):
