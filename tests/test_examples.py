@@ -76,6 +76,7 @@ def test_a_foreign_policy_is_recorded_fitted_watched_and_evaluated(tmp_path, cap
     assert len(run.episodes) == 61
     fit_log(run, tmp_path / "bundle", LogFitOptions(detector="ledger"), notes.append)
     assert any("left out: 1 unknown of 61 episodes" in note for note in notes)
+    assert dict(evaluate_bundle(run.root, tmp_path / "bundle"))["left out"].startswith("1 unknown of 61 episodes")
     example.watch(str(tmp_path / "bundle"), str(tmp_path / "watched"))
     stop, person = capsys.readouterr().out.splitlines()
     assert stop.startswith("safe_stop: ")

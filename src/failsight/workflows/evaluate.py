@@ -28,7 +28,7 @@ from failsight.monitor.monitor import RiskMonitor
 from failsight.predictors.dataset import LabelledSequence
 from failsight.predictors.detectors import DETECTORS
 from failsight.workflows.bundle_metrics import read_metrics
-from failsight.workflows.fit import LogFitOptions, read_data
+from failsight.workflows.fit import LogFitOptions, left_out, note_left_out, read_data
 
 
 def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:
@@ -45,6 +45,8 @@ def evaluate_bundle(folder: Path, bundle: Path) -> list[tuple[str, str]]:
         for e in run.read(sorted(labels))
     ]
     rows = bundle_rows(scored, monitor, run.episodes[0].horizon)
+    if told := left_out(run):
+        rows.append(("left out", told))
     kept = read_metrics(bundle)
     if kept is not None:
         rows.append(("when it was fitted", f"judged on {kept['judged_on']}: {_kept(kept['figures'])}"))
@@ -134,7 +136,9 @@ def compare_detectors(
 
     Raises UnknownNameError for a detector nobody registered, CalibrationError when there are too few failures.
     """
-    data = read_data(Run(folder), sampling=True)
+    run = Run(folder)
+    note_left_out(run, note)
+    data = read_data(run, sampling=True)
     chosen = (
         tuple(DETECTORS) if tuple(detectors) == ("all",) else tuple(detectors) or (LogFitOptions().detector, *JUDGED)
     )

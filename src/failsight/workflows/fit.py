@@ -155,12 +155,17 @@ def read_data(run: Run, sampling: bool = False) -> DataSet:
     )
 
 
-def note_left_out(run: Run, note: Callable[[str], None]) -> None:
-    """Say how many episodes nothing is learned from, and how they ended."""
+def left_out(run: Run) -> str:
+    """How many episodes nothing is learned from or judged by, and how they ended; empty when there is none."""
     counts = Counter(str(meta.outcome) for meta in run.episodes if not meta.scored)
-    if counts:
-        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-        note(f"left out: {told} of {len(run.episodes)} episodes, of which nobody can say success or failure")
+    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    return f"{told} of {len(run.episodes)} episodes, of which nobody can say success or failure" if told else ""
+
+
+def note_left_out(run: Run, note: Callable[[str], None]) -> None:
+    """Say it, if there is any."""
+    if told := left_out(run):
+        note(f"left out: {told}")
 
 
 def read(data: DataSet, run: Run, seed: int) -> Read:
