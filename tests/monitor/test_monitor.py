@@ -180,6 +180,17 @@ def test_trigger_needs_k_of_n_and_releases_with_hysteresis():
     assert trigger.update(float("nan"), hazard=True)
 
 
+def test_strict_ticks_in_a_row_start_again_after_one_in_between():
+    """Three in a row at 0.5 or above switch on, three in a row at 0.4 or below off; 3 of 5 is on one tick earlier."""
+    scores = [0.9, 0.9, 0.1, 0.9, 0.9, 0.9, 0.3, 0.3, 0.45, 0.3, 0.3, 0.3]
+    strict = Trigger(TriggerRule.strict(3), 0.5)
+    assert [strict.update(score) for score in scores] == [False] * 5 + [True] * 6 + [False]
+    loose = Trigger(TriggerRule(), 0.5)
+    assert [loose.update(score) for score in scores].index(True) == 3
+    with pytest.raises(EpisodeDataError, match="trigger, window"):
+        TriggerRule.strict(0)
+
+
 def test_the_statistic_fires_exactly_when_the_trigger_does():
     rng, rule = np.random.default_rng(0), TriggerRule()
     for _ in range(200):

@@ -72,6 +72,7 @@ def fit(
     detector: str | None = None,
     isotonic: bool = False,
     band: bool = False,
+    consecutive: Count | None = None,
 ) -> None:
     """Fit the failure predictor on a labelled run, calibrate it, and write a bundle.
 
@@ -84,17 +85,20 @@ def fit(
             know onset and type; the blend of running mean, ledger and hazard ensemble on logs).
         isotonic: isotonic instead of Platt calibration of the displayed probability (detectors on logs).
         band: judge the evidence against a band over time instead of one level (detectors on logs).
+        consecutive: ticks in a row (at 20 Hz) that switch the alarm on, and off again, instead of 3 of 5 and 8 (our own runs).
     """
     from failsight.episodes.run import Run
     from failsight.workflows.fit import LogFitOptions, refuse_log_options
 
     if run_folder.suffix == ".json":
         refuse_log_options("a fit over several runs", isotonic=isotonic, band=band, detector=detector is not None)
+        _refuse_consecutive(consecutive, "a fit over several runs")
         _fit_many(run_folder, bundle or run_folder.with_suffix(""), alpha, seed)
         return
     store = Run(run_folder)
     target = bundle or run_folder / "bundle"
     if store.meta.signals or detector:
+        _refuse_consecutive(consecutive, "a fit of one detector, which has its own rule")
         _fit_log(
             store,
             target,
@@ -108,14 +112,23 @@ def fit(
         )
     else:
         refuse_log_options("the hazard model of our own runs", isotonic=isotonic, band=band)
-        _fit_own(store, target, alpha, seed)
+        _fit_own(store, target, alpha, seed, consecutive)
 
 
-def _fit_own(store: Any, target: Path, alpha: float, seed: int) -> None:
+def _refuse_consecutive(consecutive: int | None, what: str) -> None:
+    from failsight.core.errors import FailsightError
+
+    if consecutive is not None:
+        raise FailsightError(f"--consecutive would change nothing in {what}; leave it out.")
+
+
+def _fit_own(store: Any, target: Path, alpha: float, seed: int, consecutive: int | None) -> None:
+    from failsight.monitor.trigger import TriggerRule
     from failsight.workflows.fit import DEFAULT, fit_run
     from failsight.workflows.fit_ensemble import FitOptions
 
-    options = FitOptions(alpha=alpha, seed=seed, controls=False)
+    rule = TriggerRule() if consecutive is None else TriggerRule.strict(consecutive)
+    options = FitOptions(alpha=alpha, seed=seed, rule=rule, controls=False)
     fitted = fit_run(store, target, options, RichReporter().note)
     calibration = fitted.calibrations[DEFAULT]
     console.print(

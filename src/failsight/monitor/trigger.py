@@ -38,6 +38,13 @@ class TriggerRule:
         read_number(self.release_ratio, "trigger, release_ratio", 0.0, 1.0)
         read_number(self.imminent_gain, "trigger, imminent_gain", 0.0)
 
+    @staticmethod
+    def strict(steps: int) -> TriggerRule:
+        """On after `steps` ticks in a row at or above the threshold, off after as many in a row at or below the release:
+        one tick in between starts the count again. Raises EpisodeDataError for less than one.
+        """
+        return TriggerRule(needed=steps, window=steps, release_steps=steps)
+
     def at(self, rate_hz: float) -> TriggerRule:
         """The rule whose ticks, meant at 20 Hz, last as long at another rate; itself where the rate is not known.
 

@@ -170,10 +170,17 @@ def _prevents(summary: Mapping[str, Any], key: str) -> list[Claim]:
     return [prevented, _collisions(summary, key)]
 
 
+def _opened(summary: Mapping[str, Any]) -> list[str]:
+    """Rungs that may act on some failure type; where nobody asked by type, on all of them."""
+    entries = summary.get("gate_types") or summary["gate"]
+    return list(dict.fromkeys(entry["rung"] for entry in entries if entry["open"]))
+
+
 def _same_as_rung(summary: Mapping[str, Any], key: str) -> str:
     """Said where a ladder has one open rung only: then it is that arm, and no second finding."""
-    opened = [entry["rung"] for entry in summary["gate"] if entry["open"]]
-    if not arm_words(summary)[key]["gated"] or len(opened) != 1:
+    opened = _opened(summary)
+    everywhere = all(entry["open"] for entry in summary.get("gate_types", []) if entry["rung"] in opened)
+    if not arm_words(summary)[key]["gated"] or len(opened) != 1 or not everywhere:
         return ""
     return f"Only {name_of(opened[0])} had earned its place, so this is that arm and no second finding. "
 
@@ -204,7 +211,7 @@ def _collisions(summary: Mapping[str, Any], key: str) -> Claim:
 
 def _harmless(summary: Mapping[str, Any], key: str) -> list[Claim]:
     arm, words = summary["arms"][key], arm_words(summary)
-    opened = [g["rung"] for g in summary["gate"] if g["open"] and words.get(g["rung"], {}).get("autonomous", True)]
+    opened = [rung for rung in _opened(summary) if words.get(rung, {}).get("autonomous", True)]
     title, low = words[key]["title"], arm["success_change"]["low"]
     if not acted(arm):
         why = "was never asked for" if opened else "has earned its place"

@@ -154,7 +154,7 @@ class Episode:
 
     def _reinstruct(self, instruction: str) -> None:
         """Tell the policy something else in the middle of the episode, unless that is what it was told last."""
-        if instruction and instruction != self.at.instruction:
+        if instruction != self.at.instruction:
             self._ask("policy", lambda: self.policy.reinstruct(instruction))
             self.at = self.at.told(instruction)
 
@@ -173,7 +173,7 @@ class Episode:
         planned, share = self.at.wanted, self.at.share(decision.rate)
         if planned is not None and share < 1.0:
             planned = self._motion.slowed(planned, self.at.last, self.at.cursor % 1.0, share)
-        return self._limited(planned, decision), "policy"
+        return (planned if decision.limits is None else self._limited(planned, decision)), "policy"
 
     def _limited(self, action: Array | None, decision: Decision) -> Array | None:
         """(A,) an action under the decision's caps; what is no action the guard says."""

@@ -65,7 +65,7 @@ class LoopState:
 
     def share(self, rate: float) -> float:
         """How much of the planned action a tick at `rate` does: no more than is left of it, so that the path stays."""
-        return min(rate, 1.0 - self.cursor % 1.0)
+        return rate if self.cursor.is_integer() else min(rate, 1.0 - self.cursor % 1.0)
 
     @property
     def planned(self) -> Array | None:
@@ -91,7 +91,17 @@ class LoopState:
 
     def inferred(self, output: PolicyOutput) -> LoopState:
         """Where it stands with a new policy output."""
-        return replace(self, output=output, cursor=0.0, stale=False, chunk=None)
+        return LoopState(
+            step=self.step,
+            state=self.state,
+            last=self.last,
+            before=self.before,
+            output=output,
+            cursor=0.0,
+            stale=False,
+            execute=self.execute,
+            instruction=self.instruction,
+        )
 
     def going_by(self, chunk: Array) -> LoopState:
         """Where it stands once another chunk (H, A) is executed in place of the policy's, from the same action on."""
@@ -104,14 +114,17 @@ class LoopState:
     def after(self, action: Array, state: Array, driver: Driver, decision: Decision) -> LoopState:
         """Where it stands once `action` (A,), which was the driver's, led to `state` (S,)."""
         others = driver in ("intervention", "operator") or decision.kind == DecisionKind.REPLAN
-        advance = self.share(decision.rate) if driver == "policy" else 0.0
+        cursor = self.cursor
+        if driver == "policy":
+            share = self.share(decision.rate)
+            cursor = cursor + 1.0 if share == 1.0 else round(cursor + share, 9)
         return LoopState(
             step=self.step + 1,
             state=state,
             last=action,
             before=self.last,
             output=self.output,
-            cursor=round(self.cursor + advance, 9),
+            cursor=cursor,
             stale=self.stale or others,
             execute=self.execute if decision.execute is None else decision.execute,
             instruction=self.instruction,

@@ -69,7 +69,8 @@ class Loop(Episode):
         self._end(Outcome.STOPPED)
 
     def _drive(self, step: Step, verdict: Verdict, decision: Decision) -> None:
-        self._reinstruct(decision.instruction)
+        if decision.instruction:
+            self._reinstruct(decision.instruction)
         wanted, driver = self._wanted(decision)
         action = self._guard.check(wanted, self.at.last, self.at.past_end, self.at.state)
         if self._guard.latched:
