@@ -128,6 +128,8 @@ def test_where_nobody_can_come_and_nothing_is_told_that_is_said(whole, world, tm
     [
         ({"arms": ("slow", "slwo")}, UnknownNameError, "Did you mean slow"),
         ({"arms": ("slow", "retry")}, FailsightError, "--arms retry cannot be tried here: Retry backtracks"),
+        ({"arms": ("fallback",)}, FailsightError, "--arms fallback cannot be tried here: .* name one with --fallback"),
+        ({"arms": ("fallback",), "fallback": "tabletop-weak"}, FailsightError, "differ"),
         ({"arms": ("ladder",), "sim": "lonely:ENTRY"}, FailsightError, "--arms ladder cannot be tried here: it calls"),
         ({"policy": "tabletop-weak"}, FailsightError, "differ"),
     ],

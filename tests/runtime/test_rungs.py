@@ -8,13 +8,15 @@ from test_decisions import ARM, Steady, x_of
 from test_faults import Robot
 
 from failsight.core.contracts import Context
-from failsight.core.errors import EpisodeDataError, SpecMismatchError
+from failsight.core.errors import EpisodeDataError, FailsightError, SpecMismatchError
 from failsight.core.specs import Dimension, with_look
 from failsight.core.types import EpisodeKey, Limits, PolicyOutput, Risk, Verdict
-from failsight.interventions.arms import ARMS, DEFAULT_ARMS
+from failsight.interventions.arms import ARMS, DEFAULT_ARMS, find_arm
 from failsight.interventions.fitness import require_robot
+from failsight.interventions.gate import GateEntry
 from failsight.interventions.rungs import (
     Backtrack,
+    Fallback,
     Limit,
     RegainView,
     Reinstruct,
@@ -25,6 +27,7 @@ from failsight.interventions.rungs import (
 )
 from failsight.runtime.loop import Loop
 from failsight.testing import fakes
+from failsight.workflows.collect import CollectOptions, require_live
 from failsight.workflows.wiring import make_sim
 
 KEY = EpisodeKey(seed=3, task="home", episode=1)
@@ -43,6 +46,12 @@ class Alarms:
 
     def step(self, record):
         return ALARM if record.index in self._at else QUIET
+
+    def save_state(self):
+        return {}
+
+    def load_state(self, state):
+        pass
 
 
 class Drawing(Steady):
@@ -172,6 +181,47 @@ def test_reinstruct_says_the_next_wording_at_every_alarm():
         Reinstruct({"go home": [""]})
 
 
+class Other(Steady):
+    """Plans 0.6, 0.7, ... 1.0 along x, and executes three of them."""
+
+    execute = 3
+
+    def infer(self, observation, step):
+        output = super().infer(observation, step)
+        return replace(output, chunk=output.chunk + np.array([0.5, 0, 0, 0], np.float32))
+
+
+def test_another_policy_acts_by_its_own_chunks_from_the_trigger_on():
+    sim, other = fakes.PointSim(), Other()
+    loop = Loop(sim, Steady(), monitor=Alarms(3), intervention=Fallback(), fallback=other, robot=Robot(sim))
+    loop.start(KEY)
+    pending = loop.run(until=lambda step, verdict: step.index == 5)
+    snapshot = loop.save(pending)
+    loop.act(*pending)
+    loop.run(until=lambda step, verdict: step.index == 9)
+    assert x_of(loop) == [0.1, 0.2, 0.1, 0.6, 0.7, 0.8, 0.6, 0.7, 0.8]
+    assert [step for step, _ in other.inferred] == [3, 6]
+    assert [row.decision for row in loop.trace.rows[2:4]] == ["continue", "fallback"]
+
+    class Goes(Fallback):
+        def reset(self):
+            self._taken = True
+
+    again = fakes.PointSim()
+    fork = Loop(again, Steady(), monitor=Alarms(), fallback=Other(), robot=Robot(again))
+    fork.resume(snapshot, Goes())
+    assert x_of(fork)[:4] == [0.8, 0.6, 0.7, 0.8], "a future goes on in the middle of the other policy's chunk"
+
+
+def test_nobody_is_handed_over_to_where_there_is_no_other_policy():
+    gate = (GateEntry(rung="fallback", triggers=40, rescues=30, harms=0),)
+    for rung in (Fallback(), find_arm("ladder").make(gate)):
+        with pytest.raises(SpecMismatchError, match="there is none: Loop"):
+            Loop(fakes.PointSim(), Steady(), intervention=rung)
+    with pytest.raises(FailsightError, match="Arm fallback hands over to another policy"):
+        require_live(CollectOptions(arm="fallback"))
+
+
 BASE = replace(fakes.ACTIONS, dimensions=(Dimension(name="vx", kind="velocity", unit="m/s"),))
 TORQUE = replace(fakes.ACTIONS, dimensions=(Dimension(name="t0", kind="torque", unit="N m", hold=0.0),))
 
@@ -209,7 +259,7 @@ def test_a_look_pose_is_numbers_of_the_state():
 )
 def test_which_rungs_work_on_our_robots(sim, able):
     world = make_sim(sim)
-    rungs = [arm for arm in ARMS.values() if arm.rung and arm.autonomous]
+    rungs = [arm for arm in ARMS.values() if arm.rung and arm.autonomous and arm.key != "fallback"]
     found = set()
     for arm in rungs:
         try:

@@ -252,12 +252,13 @@ class DecisionKind(StrEnum):
     BACKTRACK = "backtrack"
     REGAIN_VIEW = "regain_view"
     REINSTRUCT = "reinstruct"
+    FALLBACK = "fallback"
     HUMAN = "human"
     STOP = "stop"
 
 
-Driver = Literal["policy", "intervention", "operator", "hold"]
-"""Who made an action; hold: a person was called and there is none, or the policy was just told another instruction."""
+Driver = Literal["policy", "intervention", "fallback", "operator", "hold"]
+"""Who made an action; fallback: another policy; hold: a person was called and there is none, or the policy was just told another instruction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from failsight.interventions.ladder import Ladder
 from failsight.interventions.placebo import Always, Forced
 from failsight.interventions.rungs import (
     Backtrack,
+    Fallback,
     Limit,
     RegainView,
     Replan,
@@ -155,6 +156,14 @@ _ROWS = (
         sentence="back up, keep the grip if holding, try again",
         rung=True,
         make=lambda gate: Retry(),
+    ),
+    Arm(
+        key="fallback",
+        title="Another policy at the alarm helps",
+        sentence="another policy acts from the alarm on",
+        rung=True,
+        by_default=False,
+        make=lambda gate: Fallback(),
     ),
     Arm(
         key="placebo",

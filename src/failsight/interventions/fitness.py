@@ -20,6 +20,19 @@ class NeedsRobot(Protocol):
         """Raises SpecMismatchError naming what this robot lacks."""
 
 
+def needs_fallback(intervention: object) -> bool:
+    """Whether an intervention hands over to another policy."""
+    return bool(getattr(intervention, "needs_fallback", False))
+
+
+def require_fallback(intervention: object, fallback: object) -> None:
+    """Refuse an intervention that hands over where there is nobody else. Raises SpecMismatchError."""
+    if needs_fallback(intervention) and fallback is None:
+        raise SpecMismatchError(
+            "It hands over to another policy, and there is none: Loop(fallback=...), or --fallback POLICY."
+        )
+
+
 def require_robot(intervention: object, actions: ActionSpec, observations: ObservationSpec) -> None:
     """Refuse an intervention that cannot work on a robot. Raises SpecMismatchError."""
     if isinstance(intervention, NeedsRobot):

@@ -15,7 +15,7 @@ from failsight.core.contracts import Context, Intervention
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.core.timing import steps_in
 from failsight.core.types import CONTINUE, Decision, DecisionKind, Verdict
-from failsight.interventions.fitness import require_robot
+from failsight.interventions.fitness import needs_fallback, require_robot
 from failsight.interventions.gate import Gate, opened
 from failsight.interventions.terms import IRREVERSIBLE, RungTerms
 
@@ -52,6 +52,11 @@ class Ladder:
         """Every rung that may act must be able to. Raises SpecMismatchError."""
         for name in self.open:
             require_robot(self._rungs[name], actions, observations)
+
+    @property
+    def needs_fallback(self) -> bool:
+        """Whether a rung that may act hands over to another policy."""
+        return any(needs_fallback(self._rungs[name]) for name in self.open)
 
     def reset(self) -> None:
         """The policy is in charge, and nothing was tried."""

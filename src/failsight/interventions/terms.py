@@ -31,6 +31,7 @@ TERMS: Mapping[str, RungTerms] = {
     "backtrack": RungTerms(limit_s=2.5, takes_s=0.1, cost=2.0),
     "regain_view": RungTerms(limit_s=3.5, takes_s=0.5, cost=2.0),
     "retry": RungTerms(limit_s=4.0, takes_s=0.5, cost=2.0),
+    "fallback": RungTerms(limit_s=5.0, takes_s=0.5, cost=5.0),
     "takeover": RungTerms(cost=10.0, autonomous=False),
     "safe_stop": RungTerms(cost=20.0),
 }

@@ -1,4 +1,4 @@
-"""What a worker process owns: a simulator, a policy and, when given, who watches, who acts and who takes over."""
+"""What a worker process owns: a simulator, a policy and, when given, who watches, who acts, who takes over and who stands in."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Bench:
     monitor: Monitor | None = None
     intervention: Intervention | None = None
     operator: Operator | None = None
+    fallback: Policy | None = None
 
     def loop(self, *observers: Observer) -> Loop:
         """A loop over all of it, whose ticks `observers` are told. Raises SpecMismatchError when the parts do not fit together."""
@@ -27,6 +28,7 @@ class Bench:
             monitor=self.monitor,
             intervention=self.intervention,
             operator=self.operator,
+            fallback=self.fallback,
             observers=observers,
         )
 

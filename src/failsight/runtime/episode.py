@@ -29,13 +29,14 @@ from failsight.core.types import (
     Tick,
     Verdict,
 )
-from failsight.interventions.fitness import require_columns, require_fit
+from failsight.interventions.fitness import require_columns, require_fallback, require_fit
 from failsight.interventions.guard import Guard
 from failsight.interventions.motion import Motion
 from failsight.runtime.fork import LoopState
 from failsight.runtime.halt import halt, told
 from failsight.runtime.robot import SimRobot, within
 from failsight.runtime.trace import Trace
+from failsight.runtime.understudy import Understudy
 
 T = TypeVar("T")
 
@@ -53,18 +54,23 @@ class Episode:
         monitor: Monitor | None = None,
         intervention: Intervention | None = None,
         operator: Operator | None = None,
+        fallback: Policy | None = None,
         observers: Sequence[Observer] = (),
         robot: SimRobot | None = None,
         guard: Guard | None = None,
         deadline_s: float | None = None,
     ) -> None:
-        """Args: observers: who is told of every tick, besides the trace; robot: what commands and stops go to (default:
+        """Args: fallback: who acts where another policy is asked for; observers: who is told of every tick, besides the trace; robot: what commands and stops go to (default:
         the simulator); guard: one that is shared by all loops of a robot, so that a latch outlives them; deadline_s:
         longest wait for policy, monitor, intervention or operator; None: as long as they take.
 
         Raises SpecMismatchError when the parts do not fit together (`require_fit`).
         """
         require_fit(sim, policy, intervention)
+        if fallback is not None:
+            require_fit(sim, fallback, None)
+        require_fallback(intervention, fallback)
+        self._understudy = None if fallback is None else Understudy(fallback)
         self.sim, self.policy, self.monitor, self.operator = sim, policy, monitor, operator
         self.intervention, self._deadline_s = intervention, deadline_s
         self.robot, self._guard = robot or SimRobot(sim), guard or Guard(sim.action_spec)
@@ -97,6 +103,9 @@ class Episode:
         self.task = self.sim.task
         self._who = "policy"
         self.policy.reset(self.task, key)
+        if self._understudy is not None:
+            self._who = "fallback policy"
+            self._understudy.reset(self.task, key)
         self._who = "monitor"
         if self.monitor is not None:
             self.monitor.reset(self.task)
@@ -164,6 +173,8 @@ class Episode:
             if (operator := self.operator) is None:
                 return self._hold, "hold"
             return self._ask("operator", lambda: operator.act(self.sim)), "operator"
+        if decision.kind == DecisionKind.FALLBACK:
+            return self._stand_in(decision)
         if decision.action is not None:
             return self._limited(decision.action, decision), "intervention"
         if self.at.stale:
@@ -174,6 +185,15 @@ class Episode:
         if planned is not None and share < 1.0:
             planned = self._motion.slowed(planned, self.at.last, self.at.cursor % 1.0, share)
         return (planned if decision.limits is None else self._limited(planned, decision)), "policy"
+
+    def _stand_in(self, decision: Decision) -> tuple[Array | None, Driver]:
+        """(A,) what another policy wants sent; a hold where there is none."""
+        if (understudy := self._understudy) is None:
+            return self._hold, "hold"
+        self._who = "robot"
+        observation, step = self.robot.observe(), self.at.step
+        action = self._ask("fallback policy", lambda: understudy.act(observation, step))
+        return self._limited(action, decision), "fallback"
 
     def _limited(self, action: Array | None, decision: Decision) -> Array | None:
         """(A,) an action under the decision's caps; what is no action the guard says."""

@@ -10,6 +10,7 @@ from failsight.core.contracts import Monitor, Policy, Sim
 from failsight.core.types import Array, Decision, DecisionKind, Driver, PolicyOutput, Step, Verdict
 from failsight.interventions.guard import GuardState
 from failsight.runtime.trace import Trace
+from failsight.runtime.understudy import UnderstudyState
 
 Pending = tuple[Step, Verdict]
 """A tick between its halves: what was seen, and what the monitor says of it."""
@@ -113,7 +114,7 @@ class LoopState:
 
     def after(self, action: Array, state: Array, driver: Driver, decision: Decision) -> LoopState:
         """Where it stands once `action` (A,), which was the driver's, led to `state` (S,)."""
-        others = driver in ("intervention", "operator") or decision.kind == DecisionKind.REPLAN
+        others = driver in ("intervention", "fallback", "operator") or decision.kind == DecisionKind.REPLAN
         cursor = self.cursor
         if driver == "policy":
             share = self.share(decision.rate)
@@ -186,3 +187,5 @@ class Snapshot:
     trace: Trace
     """Of the ticks before this one."""
     pending: Pending
+    understudy: UnderstudyState | None = None
+    """None: nobody could stand in."""

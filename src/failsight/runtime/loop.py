@@ -15,7 +15,7 @@ from typing import Any
 
 from failsight.core.contracts import Intervention
 from failsight.core.types import SILENT, Decision, DecisionKind, EpisodeKey, Outcome, Step, Tick, Verdict
-from failsight.interventions.fitness import require_robot
+from failsight.interventions.fitness import require_fallback, require_robot
 from failsight.runtime.episode import Episode
 from failsight.runtime.fork import Parts, Pending, Sent, Snapshot
 from failsight.runtime.robot import Answer
@@ -106,13 +106,23 @@ class Loop(Episode):
     def save(self, pending: Pending) -> Snapshot:
         """Freeze the episode between the halves of a tick."""
         parts = Parts.save(self.sim, self.policy, self.monitor)
-        guard, trace = self._guard.save_state(), self.trace.copy()
-        return Snapshot(parts=parts, at=self.at, guard=guard, ticks=self.robot.ticks, trace=trace, pending=pending)
+        return Snapshot(
+            parts=parts,
+            at=self.at,
+            guard=self._guard.save_state(),
+            ticks=self.robot.ticks,
+            trace=self.trace.copy(),
+            pending=pending,
+            understudy=None if self._understudy is None else self._understudy.save_state(),
+        )
 
     def resume(self, snapshot: Snapshot, intervention: Intervention | None) -> Outcome:
         """Run one future from a snapshot, to the end. Raises SpecMismatchError when `intervention` cannot work here."""
+        require_fallback(intervention, self._understudy)
         require_robot(intervention, self.sim.action_spec, self.sim.observation_spec)
         snapshot.parts.load(self.sim, self.policy, self.monitor)
+        if self._understudy is not None and snapshot.understudy is not None:
+            self._understudy.load_state(snapshot.understudy)
         self.task = self.sim.task
         self._guard.load_state(snapshot.guard)
         self.at, self.robot.ticks, self.trace = snapshot.at, snapshot.ticks, snapshot.trace.copy()

@@ -15,6 +15,7 @@ from failsight.episodes.verdicts import read_verdicts
 from failsight.evaluation.provenance import versions
 from failsight.evaluation.scoring import replay
 from failsight.interventions.arms import find_arm
+from failsight.interventions.fitness import needs_fallback
 from failsight.interventions.ladder_file import load_ladder
 from failsight.labels.table import label_run
 from failsight.monitor.bundle import load_monitor, save_adapted
@@ -106,6 +107,8 @@ def require_live(options: CollectOptions) -> None:
     if (arm.gated and not proven) or arm.random:
         lacking = "forks that open its rungs" if arm.gated else "a random moment instead of an alarm"
         raise FailsightError(f"Arm {arm.key} needs {lacking}; leave it to: failsight run interventions")
+    if needs_fallback(arm.make(load_ladder(options.monitor) if options.monitor else ())):
+        raise FailsightError(f"Arm {arm.key} hands over to another policy; leave it to: failsight run interventions")
     if not arm.autonomous and find_operator(options.sim) is None:
         raise FailsightError(f"Arm {arm.key} calls a person; {options.sim} has no operator who could come.")
 

@@ -27,7 +27,7 @@ from failsight.runtime.loop import Loop
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import ErrorStreak
 from failsight.runtime.trace import Trace
-from failsight.workflows.wiring import find_operator, make_bench
+from failsight.workflows.wiring import find_operator, make_bench, make_policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,18 +134,20 @@ def summarise(key: EpisodeKey, trace: Trace, triggered: bool) -> PairedEpisode:
     )
 
 
-def fork_bench(sim: str, policy: str, bundle: Path) -> Bench:
+def fork_bench(sim: str, policy: str, bundle: Path, fallback: str = "") -> Bench:
     """A worker's simulator, policy, monitor (which learns nothing: equal keys give equal episodes) and operator."""
     bench = make_bench(sim, policy)
     monitor = load_monitor(bundle, bench.policy, learns=False)
-    return replace(bench, monitor=monitor, operator=find_operator(sim))
+    return replace(
+        bench, monitor=monitor, operator=find_operator(sim), fallback=make_policy(fallback) if fallback else None
+    )
 
 
 def run_forks(
-    keys: Sequence[EpisodeKey], plan: ArmPlan, sim: str, policy: str, bundle: Path, workers: int
+    keys: Sequence[EpisodeKey], plan: ArmPlan, sim: str, policy: str, bundle: Path, workers: int, fallback: str = ""
 ) -> Iterator[ForkRecord]:
     """Fork records as they finish. Raises FailsightError after five errored episodes in a row."""
-    build = partial(fork_bench, sim, policy, bundle)
+    build = partial(fork_bench, sim, policy, bundle, fallback)
     streak = ErrorStreak()
     for _, record in run_pool(build, partial(fork_episode, plan), list(keys), workers):
         yield record

@@ -1,6 +1,7 @@
 """Rungs of the ladder: what to do once the trigger is on. Each is an `Intervention` of its own, so each can be an arm."""
 
 from failsight.interventions.rungs.backtrack import Backtrack as Backtrack
+from failsight.interventions.rungs.fallback import Fallback as Fallback
 from failsight.interventions.rungs.limit import Limit as Limit
 from failsight.interventions.rungs.limit import conservative as conservative
 from failsight.interventions.rungs.limit import limits_of as limits_of

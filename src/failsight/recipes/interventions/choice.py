@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from failsight.core.contracts import Sim
 from failsight.core.errors import FailsightError
 from failsight.interventions.arms import ARMS, DEFAULT_ARMS, NONE, Arm, find_arms
-from failsight.interventions.fitness import misfit
+from failsight.interventions.fitness import misfit, needs_fallback
 from failsight.recipes.interventions.options import ExperimentConfig
 from failsight.runtime.loop import Loop
 from failsight.workflows.wiring import find_operator, make_policy, make_sim
@@ -34,9 +34,9 @@ def choose_arms(config: ExperimentConfig) -> ArmChoice:
     wanted = [arm for arm in find_arms(config.arms or DEFAULT_ARMS) if arm.key != NONE]
     sim = make_sim(config.sim)
     try:
-        Loop(sim, make_policy(config.policy))
+        Loop(sim, make_policy(config.policy), fallback=make_policy(config.fallback) if config.fallback else None)
         person = find_operator(config.sim) is not None
-        reasons = {arm.key: _obstacle(arm, sim, config.sim, person) for arm in (*wanted, *ARMS.values())}
+        reasons = {arm.key: _obstacle(arm, sim, config, person) for arm in (*wanted, *ARMS.values())}
     finally:
         sim.close()
     if config.arms:
@@ -52,9 +52,11 @@ def choose_arms(config: ExperimentConfig) -> ArmChoice:
     )
 
 
-def _obstacle(arm: Arm, sim: Sim, name: str, person: bool) -> str:
+def _obstacle(arm: Arm, sim: Sim, config: ExperimentConfig, person: bool) -> str:
     """Why an arm cannot be tried; empty when it can."""
     if not arm.autonomous and not person:
-        return f"it calls a person, and {name} has no operator who could come."
+        return f"it calls a person, and {config.sim} has no operator who could come."
+    if needs_fallback(arm.make(())) and not config.fallback:
+        return "it hands over to another policy; name one with --fallback POLICY."
     problem = misfit(arm.make(()), sim.action_spec, sim.observation_spec)
     return "" if problem is None else str(problem)

@@ -149,7 +149,7 @@ def _forks(
     marks = read_json_object(bundle / "fingerprint.json")
     judge = Judge(bundle=marks["bundle"], policy=marks["policy"])
     with path.open("a") as file:
-        for record in run_forks(todo, arm_plan, config.sim, config.policy, bundle, config.workers):
+        for record in run_forks(todo, arm_plan, config.sim, config.policy, bundle, config.workers, config.fallback):
             keep_verdicts(folder / f"{name}_verdicts", keys.index(record.key), record, judge)
             done[record.key] = record = replace(record, rows={})
             file.write(json.dumps(record_json(record)) + "\n")

@@ -25,6 +25,8 @@ class ExperimentChoice:
     """Task ids (default: all)."""
     arms: Names = ()
     """Arms by name, or package.module:Attribute (default: all that work here)."""
+    fallback: Reference = ""
+    """The policy that the arm fallback hands over to."""
     alpha: Alpha | None = None
     """Share of successful episodes that may raise an alarm."""
     fit_trials: Trials | None = None

@@ -25,6 +25,8 @@ class ExperimentConfig:
     """The monitor that judges; None: one is fitted first."""
     arms: tuple[str, ...] = ()
     """Empty: every arm that simulator and robot allow."""
+    fallback: str = ""
+    """The policy that another arm or rung hands over to; empty: there is none."""
     seed: int = 100
     fit_trials: int = 20
     """Episodes per task to fit and calibrate on."""
@@ -42,7 +44,8 @@ class ExperimentConfig:
     def decides(self) -> dict[str, Any]:
         """All that decides the outcomes of forks beside bundle and arms; records of another one are not reused."""
         data = self.as_dict()
-        return {name: data[name] for name in ("sim", "policy", "mix", "tasks", "seed")}
+        names = ("sim", "policy", "mix", "tasks", "seed", *(("fallback",) if self.fallback else ()))
+        return {name: data[name] for name in names}
 
 
 def configured(config: ExperimentConfig, choice: ExperimentChoice) -> ExperimentConfig:

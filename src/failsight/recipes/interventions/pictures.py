@@ -28,7 +28,7 @@ def picture_experiment(result: ExperimentResult, folder: Path) -> str:
 
     Returns why there are none where the simulator draws no pictures; empty when they were made.
     """
-    bench = fork_bench(result.config.sim, result.config.policy, result.judges.bundle)
+    bench = fork_bench(result.config.sim, result.config.policy, result.judges.bundle, result.config.fallback)
     try:
         reason = cannot_draw(bench.sim, result.test_run.episodes[0].key)
         if not reason:
