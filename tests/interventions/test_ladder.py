@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from test_interventions import context
 
-from failsight.core.errors import FailsightError
+from failsight.core.errors import BundleError, FailsightError
 from failsight.core.types import FAILURE_TYPES, EpisodeKey, Outcome, Risk, Verdict
 from failsight.evaluation.paired import PairedEpisode
 from failsight.interventions.arms import find_arm
 from failsight.interventions.gate import GateEntry
 from failsight.interventions.ladder import Ladder
+from failsight.interventions.ladder_file import load_ladder, save_ladder
 from failsight.interventions.placebo import Always
 from failsight.interventions.rungs import Replan, Retry, SafeStop, Slow, Takeover, conservative
 from failsight.interventions.salus import TableLadder
@@ -178,6 +179,17 @@ def test_the_forks_that_opened_a_rung_never_judge_it():
     require_unseen(records, [replace(records[0].key, seed=2)])
     with pytest.raises(FailsightError, match=r"1 episodes opened rungs and would judge them, for example .*episode=1"):
         require_unseen(records, [records[1].key])
+
+
+def test_the_ladder_of_a_bundle_keeps_the_types(tmp_path):
+    (tmp_path / "fingerprint.json").write_text('{"bundle": "b"}')
+    entries = (helps("slow"), helps("slow", "miss", harms=3))
+    path = save_ladder(tmp_path, entries)
+    assert load_ladder(tmp_path) == entries
+    old = path.read_text().replace('"type": "miss"', '"type": "x"')
+    path.write_text(old)
+    with pytest.raises(BundleError, match="type is 'x'; write one of collision"):
+        load_ladder(tmp_path)
 
 
 def test_controls_act_at_random_or_all_the_time():

@@ -33,7 +33,10 @@ class Understudy:
         self._output, self._cursor, self._due = None, 0, -1
 
     def act(self, observation: Observation, step: int) -> Array:
-        """(A,) its action at control step `step`. Raises SpecMismatchError for a chunk of another robot."""
+        """(A,) its action at control step `step`.
+
+        Raises SpecMismatchError for a chunk of another robot, FailsightError past the end of one.
+        """
         if self._output is None or step != self._due or self._cursor >= self._policy.execute:
             self._output, self._cursor = self._policy.infer(observation, step), 0
             require_columns(self._output, self._policy.action_spec)
