@@ -64,7 +64,11 @@ def test_an_outsiders_arm_is_tried_on_an_outsiders_simulator(whole):
     assert summary["arm_words"]["homewards"]["sentence"] == "Go home by itself at the alarm"
     assert summary["headline"] == "ladder"
     ladder = load_ladder(whole[0] / "bundle")
-    assert {e.rung: e.rescues for e in ladder} == {row["rung"]: row["rescues"] for row in summary["gate"]} != {}
+    assert (
+        {e.rung: e.rescues for e in ladder if not e.type}
+        == {row["rung"]: row["rescues"] for row in summary["gate"]}
+        != {}
+    )
     assert summary["arms"]["takeover"]["triggers"] > 0
     assert summary["arms"]["homewards"]["rescue_rate"]["value"] > 0, "who knows where it is comes home"
     assert {"low", "high"} <= set(summary["arms"]["homewards"]["over_placebo"])
