@@ -264,6 +264,22 @@ def test_a_bundle_judges_helps_and_leaves_its_verdicts_with_the_recording(bundle
     assert Run(tmp_path / "run").meta.arm == "slow"
 
 
+def test_what_was_recorded_can_be_replayed_to_the_bit(bundle, tmp_path):
+    with failsight.watch(
+        OpenpiLike(), bundle, rungs=["slow"], record=tmp_path / "run", execute=3, clock=None
+    ) as watched:
+        episode(watched, key(1), name="state")
+    (recorded,) = Run(tmp_path / "run").read()
+    (_, frame), *_ = read_verdicts(tmp_path / "run").items()
+    protector = failsight.Protector(bundle, rungs=["slow"], execute=3, clock=None)
+    protector.start(recorded.meta.task, recorded.meta.instruction)
+    commands = [protector.step(step.state, step.output if step.replan else None) for step in recorded.steps()]
+    assert np.stack([c.action for c in commands]).tobytes() == recorded.actions.tobytes()
+    rows = protector.end(True).rows
+    for name in ("step", "p_fail", "margin", "trigger", "why", "blind", "decision", "reason", "guard"):
+        assert frame[name].tolist() == [getattr(row, name) for row in rows], name
+
+
 def test_in_the_shadow_a_bundle_judges_and_nothing_acts(bundle, tmp_path):
     watched = failsight.watch(OpenpiLike(), bundle, rungs=["safe_stop"], shadow=True, execute=3, clock=None)
     plain = failsight.watch(OpenpiLike(), execute=3, **SPECS)
