@@ -1,5 +1,7 @@
 """What every decision changes in what the robot is sent: values by hand, forks exact, the run remembers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_faults import Monitor, Robot
@@ -120,6 +122,35 @@ def test_caps_by_hand():
     assert [row[2:] for row in said] == [pytest.approx([1.0, -1.0, 0.7])] * 3
     fast = np.array([0, 0.5, 0, 0, 0], np.float32)
     assert motion.limited(planned, fast, fast, limits)[1] == pytest.approx(0.45), "from too fast it slows by the cap"
+
+
+class Joint(fakes.PointSim):
+    """The point with a target along x in place of a motion."""
+
+    action_spec = replace(
+        fakes.ACTIONS, dimensions=(Dimension(name="x", kind="absolute", unit="m"), *fakes.ACTIONS.dimensions[1:])
+    )
+
+
+class Far(Steady):
+    """The target is 9 m away, whatever happens."""
+
+    action_spec = Joint.action_spec
+
+    def infer(self, observation, step):
+        return PolicyOutput(chunk=np.tile(np.array([9.0, 0, 0, -1], np.float32), (5, 1)))
+
+
+def test_a_capped_target_moves_by_velocities_that_grow_by_the_cap():
+    """At most 0.2 per step and 0.05 more than before, from where it was measured: 0.05, 0.1, 0.15, 0.2, 0.2."""
+    said = dict.fromkeys(range(5), limit(velocity=0.2, acceleration=0.05))
+    sim = Joint()
+    loop = Loop(sim, Far(), intervention=Says(said), robot=Robot(sim))
+    loop.start(KEY)
+    x = float(loop.at.state[0])
+    loop.run(until=lambda step, verdict: step.index == 5)
+    steps = np.diff([x, *(command[0] for command in loop.robot.sent)])
+    assert steps == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2], abs=2e-3)
 
 
 def limit(velocity=np.inf, acceleration=np.inf, **more):

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_decisions import ARM, Steady, x_of
+from test_decisions import ARM, Says, Steady, x_of
 from test_faults import Robot
 
 from failsight.core.contracts import Context
 from failsight.core.errors import EpisodeDataError, FailsightError, SpecMismatchError
 from failsight.core.specs import Dimension, with_look
-from failsight.core.types import EpisodeKey, Limits, PolicyOutput, Risk, Verdict
+from failsight.core.types import Decision, DecisionKind, EpisodeKey, Limits, PolicyOutput, Risk, Verdict
 from failsight.interventions.arms import ARMS, DEFAULT_ARMS, find_arm
 from failsight.interventions.fitness import require_robot
 from failsight.interventions.gate import GateEntry
@@ -211,6 +211,16 @@ def test_another_policy_acts_by_its_own_chunks_from_the_trigger_on():
     fork = Loop(again, Steady(), monitor=Alarms(), fallback=Other(), robot=Robot(again))
     fork.resume(snapshot, Goes())
     assert x_of(fork)[:4] == [0.8, 0.6, 0.7, 0.8], "a future goes on in the middle of the other policy's chunk"
+
+
+def test_another_policy_that_comes_back_plans_afresh():
+    sim, other = fakes.PointSim(), Other()
+    stands_in = Decision(kind=DecisionKind.FALLBACK, reason="test")
+    loop = Loop(sim, Steady(), intervention=Says(dict.fromkeys((1, 2, 4), stands_in)), fallback=other, robot=Robot(sim))
+    loop.start(KEY)
+    loop.run(until=lambda step, verdict: step.index == 6)
+    assert x_of(loop) == [0.1, 0.6, 0.7, 0.1, 0.6, 0.1], "and so does the first one"
+    assert [step for step, _ in other.inferred] == [1, 4]
 
 
 def test_nobody_is_handed_over_to_where_there_is_no_other_policy():

@@ -6,10 +6,10 @@ from failsight.signals.sampling import SAMPLING_COLUMNS, SamplingSignals
 from failsight.testing.fakes import ACTIONS
 
 
-def step(samples, replan=True, log_prob=None):
+def step(samples, replan=True, log_prob=None, cursor=0):
     chunk = np.zeros((6, 4), np.float32)
     output = PolicyOutput(chunk=chunk, samples=samples, log_prob=log_prob)
-    return Step(index=0, state=np.zeros(4, np.float32), action=chunk[0], output=output, cursor=0, replan=replan)
+    return Step(index=0, state=np.zeros(4, np.float32), action=chunk[0], output=output, cursor=cursor, replan=replan)
 
 
 def values(stream, s):
@@ -50,6 +50,6 @@ def test_no_samples_is_not_zero():
 def test_samples_that_share_no_step_have_no_distance():
     stream, samples = SamplingSignals(ACTIONS), np.zeros((8, 6, 4), np.float16)
     values(stream, step(samples))
-    for _ in range(6):
-        values(stream, step(samples, replan=False))
+    for cursor in range(1, 6):
+        values(stream, step(samples, replan=False, cursor=cursor))
     assert values(stream, step(samples + np.float16(1)))["stac"] == 0

@@ -116,6 +116,20 @@ def test_an_object_leaving_the_fingers_is_a_slip():
     assert out[-1, P["grip_gap"]] == pytest.approx(0.1)
 
 
+def test_overlap_counts_actions_not_ticks_so_that_a_slowed_policy_does_not_disagree():
+    """Two actions of 1, 2, 3, 4, 5 take four ticks at half speed; the next chunk goes on with 3, 4, 5."""
+    first, second = np.zeros((5, 4), np.float32), np.zeros((5, 4), np.float32)
+    first[:, 0], second[:, 0] = [1, 2, 3, 4, 5], [3, 4, 5, 9, 9]
+    steps = [
+        Step(index=t, state=np.zeros(4), action=first[c], output=PolicyOutput(chunk=first), cursor=c, replan=t == 0)
+        for t, c in enumerate((0, 0, 1, 1))
+    ]
+    steps.append(
+        Step(index=4, state=np.zeros(4), action=second[0], output=PolicyOutput(chunk=second), cursor=0, replan=True)
+    )
+    assert run(PatternSignals(ACTIONS, OBSERVATIONS), steps)[-1, P["overlap"]] == 0
+
+
 def test_overlap_compares_the_same_future_steps():
     signal = PatternSignals(ACTIONS, OBSERVATIONS)
     signal.reset()

@@ -89,14 +89,14 @@ class PatternSignals:
         self._sent = Window(self._residual_span, len(self._axes))
         self._overlap, self._split = 0.0, 0.0
         self._last_chunk: Array | None = None
-        self._since_replan, self._last_gap = 0, np.nan
+        self._executed, self._last_gap = 0, np.nan
 
     def reset(self) -> None:
         """Forget the episode."""
         for window in (self._signs, self._path, self._grip, self._sent):
             window.clear()
         self._overlap, self._split, self._last_chunk = 0.0, 0.0, None
-        self._since_replan, self._last_gap = 0, np.nan
+        self._executed, self._last_gap = 0, np.nan
 
     def update(self, step: Step, out: Array) -> None:
         """Write the values into `out` (len(names),)."""
@@ -109,7 +109,7 @@ class PatternSignals:
             self._hold(step, self._gripper, values)
         if step.replan:
             self._compare_chunks(step)
-        self._since_replan += 1
+        self._executed = step.cursor + 1
         values[8], values[9] = self._overlap, self._split
         if not self._whole:
             out[:] = values[self._present]
@@ -159,12 +159,12 @@ class PatternSignals:
     def _compare_chunks(self, step: Step) -> None:
         chunk = step.output.chunk[:, self._moving].astype(np.float64)
         if self._last_chunk is not None:
-            old = self._last_chunk[self._since_replan :]
+            old = self._last_chunk[self._executed :]
             shared = min(len(old), len(chunk))
             if shared and len(self._moving):
                 difference = old[:shared] - chunk[:shared]
                 self._overlap = float((difference * difference).mean())
-        self._last_chunk, self._since_replan = chunk, 0
+        self._last_chunk, self._executed = chunk, 0
         if step.output.samples is not None and self._gripper is not None:
             will_close = step.output.samples[:, : self._ahead, self._gripper] * self._closed > 0
             planned = step.output.chunk[: self._ahead, self._gripper] * self._closed > 0
@@ -179,7 +179,7 @@ class PatternSignals:
             "grip": self._grip.save(),
             "sent": self._sent.save(),
             "chunk": chunk.copy(),
-            "scalars": np.array([self._overlap, self._split, self._since_replan, self._last_gap]),
+            "scalars": np.array([self._overlap, self._split, self._executed, self._last_gap]),
         }
 
     def load_state(self, state: dict[str, Array]) -> None:
@@ -190,4 +190,4 @@ class PatternSignals:
         self._sent.load(state["sent"])
         self._last_chunk = state["chunk"].copy() if len(state["chunk"]) else None
         self._overlap, self._split = float(state["scalars"][0]), float(state["scalars"][1])
-        self._since_replan, self._last_gap = int(state["scalars"][2]), float(state["scalars"][3])
+        self._executed, self._last_gap = int(state["scalars"][2]), float(state["scalars"][3])

@@ -39,15 +39,15 @@ class SamplingSignals:
     def reset(self) -> None:
         """Forget the episode."""
         self._last: Array | None = None
-        self._since = 0
+        self._executed = 0
         self._values = np.full(len(self.names), np.nan)
 
     def update(self, step: Step, out: Array) -> None:
         """Write the four values into `out`."""
         if step.replan:
             self._refresh(step)
-            self._since = 0
-        self._since += 1
+            self._executed = 0
+        self._executed = step.cursor + 1
         out[:] = self._values
 
     def _refresh(self, step: Step) -> None:
@@ -57,19 +57,19 @@ class SamplingSignals:
             self._values[:3], self._last = np.nan, None
             return
         samples = output.samples[:, :, self._moving].astype(np.float64)
-        self._values[0] = 0.0 if self._last is None else _overlap_mmd(self._last, samples, self._since)
+        self._values[0] = 0.0 if self._last is None else _overlap_mmd(self._last, samples, self._executed)
         self._values[1] = _cluster_entropy(samples)
         self._values[2] = _grid_entropy(samples[..., :3])
         self._last = samples
 
     def save_state(self) -> dict[str, Array]:
         """Memory of the running episode: `values` (4,), `since` (), and `last` (K, H, M) of the M moving dimensions."""
-        state = {"values": self._values.copy(), "since": np.array(self._since)}
+        state = {"values": self._values.copy(), "since": np.array(self._executed)}
         return state if self._last is None else {**state, "last": self._last.copy()}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         """Restore it."""
-        self._values, self._since = state["values"].copy(), int(state["since"])
+        self._values, self._executed = state["values"].copy(), int(state["since"])
         self._last = state["last"].copy() if "last" in state else None
 
 
