@@ -98,6 +98,26 @@ def test_a_whole_experiment_has_every_promised_figure(smoke):
     assert summary["aa_flips"]["flips"] == 0
     for key in ("lead_steps", "failure_reduction", "human_minutes_per_hour", "wall_s", "episodes"):
         assert key in summary
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_the_table_of_episodes_agrees_with_the_figures(smoke):
+    folder, report, summary = smoke
+    table = json.loads((folder / "episodes.json").read_text())
+    rows = table["episodes"]
+    assert [row["episode"] for row in rows] == list(range(24))
+    assert sum(row["outcome"] == "success" for row in rows) == round(24 * summary["policy"]["success_rate"]["value"])
+    assert sum(row["type"] == "drop" for row in rows) == summary["failure_types"]["drop"]["count"]
+    alarmed = [row for row in rows if row["alarm"] is not None]
+    assert len(alarmed) == summary["arms"]["takeover"]["triggers"]
+    for row in rows:
+        assert len(row["p_fail"]) == row["steps"]
+        late = row["steps"] if row["onset"] is None else row["onset"]
+        wanted = late - row["alarm"] if row["alarm"] is not None and row["outcome"] == "failure" else None
+        assert row["lead"] == wanted
+        assert set(row["arms"]) >= ({"takeover", "slow", "ladder"} if row in alarmed else set())
+    assert 'id="episodes"' in report.read_text()
     assert summary["monitor"]["p50_us"] > 0
 
 

@@ -300,3 +300,41 @@ def test_a_page_without_pictures_still_renders(tmp_path):
 def test_a_folder_without_a_summary_is_explained(tmp_path):
     with pytest.raises(EpisodeDataError, match=r"no summary\.json"):
         write_report(tmp_path)
+
+
+EPISODE = {
+    "episode": 3,
+    "task": "pick",
+    "instruction": "pick the </script><b>cup</b>",
+    "condition": "none",
+    "outcome": "failure",
+    "type": "drop",
+    "onset": 4,
+    "steps": 6,
+    "alarm": 2,
+    "lead": 2,
+    "arms": {"slow": "success"},
+    "p_fail": [0.1, None, 0.9],
+}
+
+
+def test_every_episode_is_in_the_page_and_no_text_of_it_ends_the_script(tmp_path):
+    table = {"threshold": 0.5, "rate_hz": 20.0, "arms": ["slow"], "episodes": [EPISODE]}
+    (tmp_path / "summary.json").write_text(json.dumps(make_summary()))
+    (tmp_path / "episodes.json").write_text(json.dumps(table))
+    page = write_report(tmp_path).read_text()
+    stored = re.search(r'<script type="application/json" id="episodes">(.*?)</script>', page, re.DOTALL).group(1)
+    assert json.loads(stored) == table
+    assert "<b>cup</b>" not in page
+    assert 'data-explorer="episodes"' in page
+
+
+def test_a_page_without_rows_has_no_table_of_episodes(tmp_path):
+    assert 'data-explorer="episodes"' not in render(make_summary(), tmp_path)
+
+
+def test_a_damaged_table_of_episodes_is_refused_by_its_file(tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps(make_summary()))
+    (tmp_path / "episodes.json").write_text("[1, 2")
+    with pytest.raises(EpisodeDataError, match=r"episodes\.json"):
+        write_report(tmp_path)

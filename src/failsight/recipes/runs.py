@@ -14,11 +14,12 @@ from failsight.predictors.fit_recurrent import RecurrentOptions
 from failsight.recipes.bench.options import BenchOptions
 from failsight.recipes.bench.real import run_bench_real
 from failsight.recipes.bench.tabletop import run_bench_tabletop
+from failsight.recipes.interventions.episode_rows import write_episodes
 from failsight.recipes.interventions.experiment import run_experiment
 from failsight.recipes.interventions.flags import ExperimentChoice
 from failsight.recipes.interventions.options import ExperimentConfig, configured
 from failsight.recipes.interventions.pictures import picture_experiment
-from failsight.recipes.interventions.summary import summarise_experiment
+from failsight.recipes.interventions.summary import score_test_run, summarise_experiment
 from failsight.recipes.studies.failure_head import run_failure_head
 from failsight.recipes.studies.lattice_ablation import run_lattice_ablation
 from failsight.recipes.studies.mobile_vla import run_mobile_vla
@@ -129,7 +130,9 @@ def _run_experiment(name: str, folder: Path, workers: int, reporter: Reporter, c
     reporter.stage("figures and report")
     no_films = picture_experiment(result, folder / "pictures")
     command = f"failsight run {name} --workers {workers}{choice.as_arguments()}"
-    summary = summarise_experiment(result, command, time.monotonic() - began)
+    sequences, scored = score_test_run(result)
+    write_episodes(result, scored, folder)
+    summary = summarise_experiment(result, sequences, scored, command, time.monotonic() - began)
     if no_films:
         reporter.note(f"left out: films, because {no_films}")
         summary["left_out"]["films"] = no_films

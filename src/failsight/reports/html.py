@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,11 +69,17 @@ def _page(summary: Mapping[str, Any], folder: Path) -> str:
     kind = summary.get("kind")
     if kind == "study":
         return studies.render(summary)
-    return detectors.render(summary) if kind else render(summary, folder / "pictures")
+    if kind:
+        return detectors.render(summary)
+    rows = folder / "episodes.json"
+    return render(summary, folder / "pictures", read_json_object(rows) if rows.is_file() else None)
 
 
-def render(summary: Mapping[str, Any], pictures: Path) -> str:
-    """The page as text; nothing in it refers to another file."""
+def render(summary: Mapping[str, Any], pictures: Path, episodes: Mapping[str, Any] | None = None) -> str:
+    """The page as text; nothing in it refers to another file.
+
+    Args: episodes: what `episodes.json` of the experiment holds; None: the page has no table of episodes.
+    """
     index_file = pictures / "pictures.json"
     index: dict[str, Any] = {"types": {}, "cases": [], "threshold": 0}
     if index_file.is_file():
@@ -84,6 +91,7 @@ def render(summary: Mapping[str, Any], pictures: Path) -> str:
     words = arm_words(summary)
     return environment.get_template("report.html").render(
         s=summary,
+        episodes=_inside_script(episodes),
         claims=claims(summary),
         arm_words=words,
         rows=[name for name in ROWS if name == "recurrent" or name in summary["detection"]["auc_50"]],
@@ -94,6 +102,11 @@ def render(summary: Mapping[str, Any], pictures: Path) -> str:
         figure_arms=figures.arms(summary["arms"], [key for key in words if key != "none"]),
         figure_reliability=figures.reliability(summary["detection"]["reliability_25"]),
     )
+
+
+def _inside_script(data: Mapping[str, Any] | None) -> str:
+    """JSON that no text in it can end; empty where there is none."""
+    return "" if data is None else json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
 def _types(index: Mapping[str, Any], pictures: Path) -> dict[str, list[dict[str, Any]]]:

@@ -34,12 +34,22 @@ SHARES = {"25": 0.25, "50": 0.50}
 """Elapsed time at which detection is judged, as share of the declared horizon."""
 
 
-def summarise_experiment(result: ExperimentResult, command: str, wall_s: float) -> dict[str, Any]:
-    """The whole summary; keys are documented in docs/summary.md."""
+def score_test_run(result: ExperimentResult) -> tuple[list[LabelledSequence], dict[str, list[Scored]]]:
+    """The test episodes, and what every predictor says of them."""
+    sequences = build_sequences(result.test_run, read_labels(result.test_run))
+    return sequences, result.judges.score(result.test_run, sequences)
+
+
+def summarise_experiment(
+    result: ExperimentResult,
+    sequences: Sequence[LabelledSequence],
+    scored: dict[str, list[Scored]],
+    command: str,
+    wall_s: float,
+) -> dict[str, Any]:
+    """The whole summary; keys are documented in docs/summary.md. Args: sequences, scored: from `score_test_run`."""
     config, rate = result.config, result.test_run.meta.action_spec.rate_hz
     labels = read_labels(result.test_run)
-    sequences = build_sequences(result.test_run, labels)
-    scored = result.judges.score(result.test_run, sequences)
     default = scored[DEFAULT]
     names = (NONE, *result.choice.arms)
     arms, headline = arm_rows(result.arms, names, rate), headline_of(names)
