@@ -544,6 +544,18 @@ def test_a_rung_that_needs_a_person_holds_without_one_and_says_so(bundle):
     assert set(calls[-1]) == {"observation.state"}
 
 
+def test_another_policy_stands_in_where_there_is_one(bundle):
+    with pytest.raises(FailsightError, match="another policy"):
+        begun(bundle, rungs=["fallback"])
+    protector = begun(bundle, rungs=["fallback"], fallback=fakes.PointPolicy())
+    commands = [protector.step(STATE + 0.01 * i, full()) for i in range(4)]
+    first = next(i for i, command in enumerate(commands) if command.driver == "fallback")
+    chunk = fakes.PointPolicy().infer({"observation.state": STATE + 0.01 * first}, first).chunk
+    assert np.allclose(commands[first].action, chunk[0], atol=1e-5)
+    silent = protector.step(STATE + 0.05)
+    assert silent.driver == "fallback", "who stands in needs no answer of the policy"
+
+
 class Broken:
     def reset(self):
         pass

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from failsight.core.contracts import Policy
 from failsight.core.errors import FailsightError
 from failsight.core.specs import ActionSpec, ObservationSpec
 from failsight.interventions.guard import Guard, Onlooker
@@ -19,6 +20,8 @@ class Protecting(TypedDict, total=False):
 
     person: Person | None
     """Who takes over when a rung calls a person; None: such a rung holds, and says so."""
+    fallback: Policy | None
+    """Who acts where a rung hands over to another policy, asked with the observation as it was brought."""
     stop: Callable[[str], None] | None
     """Hears the reason of every stop request, at once."""
     on_alarm: Callable[[Command], None] | None

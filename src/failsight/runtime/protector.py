@@ -93,8 +93,7 @@ class Protector:
             protecting.get("clock", time.monotonic),
             protecting.get("on_alarm"),
         )
-        log = protecting.get("log")
-        self.events = EventLog(None if log is None else Path(log))
+        self.events = EventLog(Path(log) if (log := protecting.get("log")) is not None else None)
         """What changed, newest last; bounded."""
         self.intervention = None if shadow else choose_rungs(rungs, folder)
         self._loop = PushedLoop(
@@ -102,6 +101,7 @@ class Protector:
             monitor=self.monitor,
             intervention=self.intervention,
             person=protecting.get("person"),
+            fallback=protecting.get("fallback"),
             observers=(*observers, self.events),
             guard=self.guard,
             deadline_s=protecting.get("deadline_s"),

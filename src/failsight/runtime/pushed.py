@@ -135,6 +135,7 @@ class PushedLoop(Loop):
         monitor: Monitor | None,
         intervention: Intervention | None,
         person: Person | None,
+        fallback: Policy | None,
         observers: Sequence[Observer],
         guard: Guard,
         deadline_s: float | None,
@@ -144,6 +145,7 @@ class PushedLoop(Loop):
             cast(Policy, outside),
             monitor=monitor,
             intervention=intervention,
+            fallback=fallback,
             operator=None if person is None else _Absent(person),
             observers=observers,
             robot=outside,
@@ -235,7 +237,7 @@ class PushedLoop(Loop):
         if self._past:
             self._guard.tell(f"held: {self._past}")
             return self._hold, "hold"
-        by_policy = decision.action is None and decision.kind != DecisionKind.HUMAN
+        by_policy = decision.action is None and decision.kind not in (DecisionKind.HUMAN, DecisionKind.FALLBACK)
         return (None, "policy") if self._waiting and by_policy else super()._wanted(decision)
 
     def _await(self, sent: Sent) -> None:

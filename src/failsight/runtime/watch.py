@@ -67,7 +67,7 @@ def watch(
         calls: `select_action`, `predict_action_chunk` or `infer`, where a policy has several.
         execute: actions of a chunk before the next inference (default: as the policy is configured, or all).
         fingerprint: name of these weights (default: the policy's `fingerprint`, or its class); a bundle refuses others.
-        protecting: person, stop, on_alarm, log, limits, token, deadline_s, clock, see `Protecting`.
+        protecting: person, fallback, stop, on_alarm, log, limits, clock and more, see `Protecting`.
 
     Raises FailsightError: it cannot be asked, the bundle needs more access, or what `Protector` and `Recording` refuse.
     """
