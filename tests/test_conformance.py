@@ -25,7 +25,7 @@ from failsight.sims.tabletop.env import ACTION_SPEC, TabletopEnv
 from failsight.testing import checks, fakes
 from failsight.workflows.closed_loop import CHANGES, Altered
 from failsight.workflows.plans import tasks_of
-from failsight.workflows.wiring import find_operator, find_sim, make_policy, make_sim
+from failsight.workflows.wiring import find_demonstrator, find_operator, find_sim, make_policy, make_sim
 
 TABLES = {
     "simulator": SIMS,
@@ -35,6 +35,12 @@ TABLES = {
 }
 KEY = EpisodeKey(seed=5, task="stack-red-cube-blue-cube", episode=2, perturbations=Perturbation.parse("sensor_noise:2"))
 OTHER = EpisodeKey(seed=6, task="obstacle-yellow-cylinder-left", episode=0)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("name", [name for name in SIMS if find_sim(name).demonstrator])
+def test_demonstrators(name):
+    checks.check_demonstrator(find_demonstrator(name), make_sim(name), tasks_of(name)[:2], seed=3)
 
 
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k, table in TABLES.items() for n in table])

@@ -18,6 +18,7 @@ from failsight.cli.main import main
 from failsight.core.errors import BundleError, EpisodeDataError, FailsightError, UnknownNameError
 from failsight.core.registry import NameClash, claims, foreign
 from failsight.core.types import EpisodeKey, Perturbation
+from failsight.episodes.demonstrations import load_demonstrations
 from failsight.episodes.meta import RunMeta
 from failsight.episodes.run import Run
 from failsight.episodes.verdicts import read_verdicts
@@ -30,7 +31,7 @@ from failsight.testing import checks
 from failsight.workflows import doctor
 from failsight.workflows.plans import make_plan
 from failsight.workflows.view import view_episode
-from failsight.workflows.wiring import find_operator, find_sim, labeler_of, make_policy, make_sim
+from failsight.workflows.wiring import find_demonstrator, find_operator, find_sim, labeler_of, make_policy, make_sim
 
 SOURCE = Path(__file__).parent / "foreign_package"
 
@@ -130,6 +131,24 @@ def test_logs_in_its_own_format_are_recognised(installed, tmp_path, capsys):
     assert "not a failsight Format" in capsys.readouterr().out
 
 
+def test_its_expert_is_recorded_and_a_policy_trained_on_it(installed, tmp_path, capsys):
+    """Its robot does not fit other people's files, so it becomes a data set; actions are the expert's, without noise."""
+    folder = tmp_path / "shown"
+    arguments = ["demonstrate", str(folder), "--sim", "pointworld", "--episodes", "3", "--workers", "1"]
+    main(arguments)
+    assert "1 more failed and were dropped" in " ".join(capsys.readouterr().out.split())
+    data = load_demonstrations(folder)
+    assert [row.scenario for row in data.episodes] == ["home", "back", "home"]
+    assert (data.steps_per_frame, data.chunks.shape[1:], data.phrasings) == (2, (3, 2), {"go home": ["off you go"]})
+    np.testing.assert_allclose(data.actions, (-data.states / 0.08).clip(-1, 1), rtol=1e-6)
+    assert len(set(np.sign(data.states[:, 0]))) == 2
+    main(arguments)
+    with pytest.raises(SystemExit):
+        main([*arguments, "--seed", "1"])
+    assert "holds other recordings" in " ".join(capsys.readouterr().out.split())
+    assert main(["audit", str(folder)]) is None
+
+
 def test_its_parts_keep_the_contracts(installed):
     keys = [EpisodeKey(seed=1, task=t, episode=3, perturbations=Perturbation.parse("wind:3")) for t in ("home", "back")]
     checks.check_sim(lambda: make_sim("pointworld"), *keys, [np.array([0.1, -0.2], np.float32)] * 8)
@@ -137,6 +156,7 @@ def test_its_parts_keep_the_contracts(installed):
     checks.check_policy(make_policy("homing"), sim, keys[0])
     sim.reset(options={"key": keys[0]})
     assert find_operator("pointworld").act(sim).shape == (2,)
+    checks.check_demonstrator(find_demonstrator("pointworld"), make_sim("pointworld"), ["home", "back"], seed=1000)
     events = [sim.step(np.zeros(2)) and event for event in sim.events()]
     checks.check_labeler(labeler_of("pointworld", sim.action_spec), "home", np.zeros((9, 2)), np.zeros((9, 2)), events)
 

@@ -49,7 +49,6 @@ PAIRS = (
         right="ticket",
         where=(NAMES,),
         other=("episodes/formats/mobile_vla.py order", "monitor/senses.py order", "reports/figures.py order"),
-        today=("recipes/demonstrate/navigation.py Order", "recipes/demonstrate/tabletop_data.py Order"),
     ),
     Pair(
         second="jobs?",
@@ -81,7 +80,6 @@ PAIRS = (
         where=(NAMES,),
         other=(
             "labels/driving.py DriveLabeler",
-            "recipes/demonstrate/navigation.py drive",
             "workflows/drive.py drive",
             "workflows/drive.py drive_and_note",
         ),
@@ -147,7 +145,7 @@ PAIRS = (
 )
 TWICE = (
     *("Arm", "Claim", "Difference", "Episode", "Film", "Fitted", "Judge", "Layout"),
-    *("Order", "Padded", "Parts", "Rows", "Scene", "Split", "Ticket", "Tracker"),
+    *("Padded", "Parts", "Rows", "Scene", "Split", "Ticket", "Tracker"),
 )
 """Names of public classes that are defined more than once today."""
 

@@ -9,7 +9,7 @@ import pytest
 from failsight.core.errors import EpisodeDataError, FailsightError, UnknownNameError
 from failsight.core.types import EpisodeKey, Perturbation
 from failsight.episodes.formats.mobile_vla import read_episode, scenario_of
-from failsight.recipes.demonstrate.navigation import demonstrate
+from failsight.recipes.demonstrate.recordings import demonstrate
 from failsight.sims import register_envs
 from failsight.sims.navigation.env import NavigationEnv, planar
 from failsight.sims.navigation.expert import NavigationExpert
@@ -108,14 +108,14 @@ def test_other_instructions_are_other():
 def test_demonstrations_are_resumable_and_train(tmp_path):
     folder = tmp_path / "demos"
     seen = SCENARIOS[:2]
-    demonstrate(folder, 4, seed=1, scenarios=seen, workers=2)
+    demonstrate("navigation", folder, 4, seed=1, tasks=seen, workers=2)
     first = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    demonstrate(folder, 6, seed=1, scenarios=seen, workers=2)
+    demonstrate("navigation", folder, 6, seed=1, tasks=seen, workers=2)
     now = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(now) == 6
     assert all(now[name] == first[name] for name in first)
     with pytest.raises(FailsightError, match="other recordings"):
-        demonstrate(folder, 2, seed=1, scenarios=SCENARIOS[4:6])
+        demonstrate("navigation", folder, 2, seed=1, tasks=SCENARIOS[4:6])
     item = read_episode(sorted(folder.glob("*.h5"))[0])
     assert item.scenario == scenario_of(sorted(folder.glob("*.h5"))[0]) == "1box_vert_left"
     data = open_data(folder)

@@ -20,38 +20,34 @@ if TYPE_CHECKING:
 
 
 def demonstrate(
-    out: Folder, episodes: Count = 250, actions: int = 3, seed: Seed = 0, workers: Workers = 2, scenarios: Names = ()
+    out: Folder,
+    sim: str = "navigation",
+    episodes: Count = 250,
+    tasks: Names = (),
+    seed: Seed = 0,
+    workers: Workers = 2,
 ) -> None:
-    """Record the navigation expert as Mobile-VLA HDF5 files; an interrupted recording goes on.
+    """Record a simulator's expert to train on; an interrupted recording goes on.
 
     Args:
-        out: folder of `.h5` files.
+        out: folder of Mobile-VLA HDF5 files (navigation), or of mapped demonstrations.
+        sim: simulator whose expert acts: navigation (turns), navigation-2d (slides), tabletop, or one of a package.
         episodes: how many, 250 to 5,000 as a rule.
-        actions: action dimensions, 2 (slides) or 3 (turns).
+        tasks: task ids (default: all).
         seed: of layouts and noise.
         workers: worker processes.
-        scenarios: scenario names (default: all eight).
     """
-    from failsight.recipes.demonstrate.navigation import demonstrate as record
-    from failsight.recipes.demonstrate.navigation import require_scenarios
+    from failsight.recipes.demonstrate.recordings import demonstrate as record
 
     reporter = RichReporter()
-    reporter.stage(f"recording {episodes} drives into {out}")
+    reporter.stage(f"recording {episodes} episodes into {out}")
     tick = reporter.count(episodes)
     try:
-        dropped = record(
-            out,
-            episodes,
-            seed=seed,
-            actions=actions,
-            scenarios=require_scenarios(scenarios),
-            workers=workers,
-            progress=lambda done: tick(""),
-        )
+        dropped = record(sim, out, episodes, seed=seed, tasks=tasks, workers=workers, progress=lambda done: tick(""))
     finally:
         reporter.close()
         keep(out)
-    console.print(f"{episodes} recordings in {out}; {dropped} more drives hit something and were dropped.")
+    console.print(f"{episodes} recordings in {out}; {dropped} more failed and were dropped.")
     console.print(f"Next: failsight train-policy --data {out}")
 
 

@@ -244,6 +244,38 @@ class Operator(Protocol):
         """(A,) the person's action for the present state."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """T frames of an episode that a demonstrator acted in: what a policy learns from."""
+
+    images: Mapping[str, Array]
+    """Camera -> (T, H, W, 3) uint8."""
+    states: Array
+    """(T, S) float32."""
+    chunks: Array
+    """(T, H, A) float32: what is right from each frame on, without noise; H is 1 where only the next action is known."""
+    places: Array | None = None
+    """(T, P) float32 auxiliary targets, as in `Demonstration`."""
+
+
+class Demonstrator(Protocol):
+    """Shows how the tasks of its simulator are done; noise on the path teaches how to come back, labels have none."""
+
+    steps_per_frame: int
+    """Control steps between two frames."""
+    phrasings: Mapping[str, Sequence[str]]
+    """Instruction -> other wordings of the same task."""
+
+    def key(self, seed: int, index: int, tasks: Sequence[str]) -> EpisodeKey:
+        """The episode of demonstration `index`: tasks in turn, and how it starts."""
+
+    def show(self, sim: Sim, key: EpisodeKey) -> Shown | None:
+        """Act in one whole episode; None when it failed and should not be learnt from."""
+
+    def chunk(self, sim: Sim) -> Array:
+        """(H, A) float32, what is right from here; the simulator is left as it was found."""
+
+
 class Observer(Protocol):
     """Is told of every tick after it: a recorder, a trace, a flight recorder, a console. It changes nothing.
 

@@ -27,6 +27,8 @@ class SimEntry:
     """Address of what builds the `Sim` when called with `images="on_demand"` (draw only when asked)."""
     operator: str = ""
     """Address of what builds the `Operator`, the person's stand-in; empty: nobody can take over."""
+    demonstrator: str = ""
+    """Address of what builds the `Demonstrator`, for `failsight demonstrate`; empty: nobody shows how it is done."""
     tasks: tuple[str, ...] = ()
     """Ids of all tasks, so that a plan needs no simulator; empty: the simulator is asked."""
     kinds: tuple[str, ...] = ()
@@ -47,7 +49,7 @@ class SimEntry:
     """What to type where a package of the simulator is missing."""
 
     def __post_init__(self) -> None:
-        for address in (self.make, self.operator):
+        for address in (self.make, self.operator, self.demonstrator):
             if address and not is_address(address):
                 raise FailsightError(f"{address!r} is not an address such as package.module:attribute.")
         require_distinct(self.tasks, "tasks", "task")

@@ -14,21 +14,22 @@ from failsight.core.errors import UnknownNameError
 from failsight.core.types import EpisodeKey, Outcome
 from failsight.policies.vla.design import AuxiliaryConfig, BackboneConfig, HeadConfig, HistoryConfig
 from failsight.policies.vla.store import load_model, save_model
-from failsight.recipes.demonstrate.tabletop import CHUNK, FLAGS, OFFSETS
-from failsight.recipes.demonstrate.tabletop_data import TABLETOP_AUGMENT, tabletop_data
+from failsight.recipes.demonstrate.data_set import Curriculum, demonstration_data
 from failsight.runtime.bench import Bench
 from failsight.runtime.loop import run_episode
 from failsight.runtime.pool import run_pool
 from failsight.runtime.streak import ErrorStreak
 from failsight.runtime.trace import Trace
 from failsight.training.config import TrainConfig
-from failsight.training.options import FitConfig
+from failsight.training.options import Augment, FitConfig
 from failsight.workflows.plans import make_plan, tasks_of
 from failsight.workflows.train import train
 from failsight.workflows.wiring import make_bench
 
 Progress = Callable[[int, Mapping[str, float]], None]
 _TABLE_SEED = 11
+GRASP_AUGMENT = Augment(shift_px=0, gain=0.25, tint=0.10, offset=0.08)
+"""No shift: it moves what is grasped and leaves the action where it was."""
 _FIT = FitConfig(steps=9000, batch=128, precision="bf16", best_by="last", threads=2)
 
 
@@ -41,6 +42,7 @@ class TrainRecipe:
     fit: FitConfig
     stop: int | None = None
     """Leave after this step, the schedule unchanged (an undertrained policy); a multiple of `fit.save_every`."""
+    sim: str = "tabletop"
     workers: int = 2
     trials: int = 10
     """Episodes per task of the success tables."""
@@ -59,12 +61,12 @@ class TrainRecipe:
             head=HeadConfig(kind="ensemble", width=256, depth=3),
             history=HistoryConfig(kind="one-step", window=1, stride=5),
             fit=self.fit,
-            augment=TABLETOP_AUGMENT,
-            chunk=CHUNK,
+            augment=GRASP_AUGMENT,
+            chunk=10,
             scheme="identity",
             clip=False,
             arm_loss="l1",
-            auxiliary=AuxiliaryConfig(offsets=OFFSETS, flags=FLAGS),
+            auxiliary=AuxiliaryConfig(offsets=9, flags=2),
             validation_share=0.04,
         )
 
@@ -103,7 +105,9 @@ def train_policy(recipe: TrainRecipe, folder: Path, collected: Callable[[int], N
     """Collect (once), train (resuming after a kill) and write `folder/checkpoint`; returns that path."""
     began = time.monotonic()
     place, seed = folder / "demonstrations", recipe.fit.seed
-    tabletop_data(place, recipe.episodes, (), "", seed, recipe.workers, collected)
+    demonstration_data(
+        Curriculum(sim=recipe.sim, demonstrations=recipe.episodes, seed=seed), place, recipe.workers, collected
+    )
     fitted = train(place, recipe.options(), folder, progress=progress, stop_at=recipe.stop)
     checkpoint = folder / "checkpoint"
     facts = {
@@ -114,7 +118,7 @@ def train_policy(recipe: TrainRecipe, folder: Path, collected: Callable[[int], N
         "stopped_at": recipe.last_step,
     }
     _keep(fitted.last, checkpoint, facts)
-    tables = {mix: success_table(checkpoint, mix, recipe.trials, recipe.workers) for mix in ("clean", "default")}
+    tables = {mix: success_table(recipe, checkpoint, mix) for mix in ("clean", "default")}
     _keep(fitted.last, checkpoint, {**facts, "success": tables})
     wall_s = round(time.monotonic() - began)
     (folder / "training.json").write_text(json.dumps({"wall_s": wall_s, "success": tables}))
@@ -127,13 +131,13 @@ def _keep(last: Path, checkpoint: Path, facts: Mapping[str, object]) -> None:
     save_model(model, replace(model.config, provenance={**model.config.provenance, **facts}), checkpoint)
 
 
-def success_table(checkpoint: Path, mix: str, trials: int, workers: int) -> dict[str, str]:
-    """Successes of `trials` episodes per task under a mix, `"9/10"` per task and over all; seed 11."""
-    keys = make_plan("tabletop", (), [_TABLE_SEED], trials, mix)
-    counts = {task: [0, 0] for task in (*tasks_of("tabletop"), "all")}
-    build = partial(make_bench, "tabletop", str(checkpoint))
+def success_table(recipe: TrainRecipe, checkpoint: Path, mix: str) -> dict[str, str]:
+    """Successes of the recipe's trials per task under a mix, `"9/10"` per task and over all; seed 11."""
+    keys = make_plan(recipe.sim, (), [_TABLE_SEED], recipe.trials, mix)
+    counts = {task: [0, 0] for task in (*tasks_of(recipe.sim), "all")}
+    build = partial(make_bench, recipe.sim, str(checkpoint))
     streak = ErrorStreak()
-    for key, trace in run_pool(build, _end_of, list(keys), workers):
+    for key, trace in run_pool(build, _end_of, list(keys), recipe.workers):
         streak.saw(trace.outcome, trace.error)
         for row in (key.task, "all"):
             counts[row][0] += trace.outcome == Outcome.SUCCESS

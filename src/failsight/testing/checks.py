@@ -16,7 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from failsight.core.contracts import Context, Intervention, Labeler, Monitor, Policy, Predictor, Signal, Sim
+from failsight.core.contracts import (
+    Context,
+    Demonstrator,
+    Intervention,
+    Labeler,
+    Monitor,
+    Policy,
+    Predictor,
+    Signal,
+    Sim,
+)
 from failsight.core.registry import load
 from failsight.core.specs import ObservationSpec
 from failsight.core.types import (
@@ -275,6 +285,30 @@ def check_labeler(labeler: Labeler, task: str, states: Array, actions: Array, ev
             assert labels.onset is not None, "a failure has an onset"
             assert 0 <= labels.onset < len(states), "the onset is a step of the episode"
             assert (labels.time_to_failure[labels.onset :] == 0).all(), "time to failure is 0 from the onset on"
+
+
+def check_demonstrator(demonstrator: Demonstrator, sim: Sim, tasks: Sequence[str], seed: int = 0) -> None:
+    """Keyed episodes, shapes as the simulator says, labels it would give again, and a simulator that is left alone.
+
+    Raises AssertionError naming the law that is broken.
+    """
+    key = demonstrator.key(seed, 0, tasks)
+    assert key == demonstrator.key(seed, 0, tasks), "an episode must follow from seed and index alone"
+    assert [demonstrator.key(seed, i, tasks).task for i in range(len(tasks))] == list(tasks), "tasks must come in turn"
+    shown, again = demonstrator.show(sim, key), demonstrator.show(sim, key)
+    assert (shown is None) == (again is None), "a demonstration must follow from its key"
+    if shown is not None and again is not None:
+        spec, size, frames = sim.observation_spec, len(sim.action_spec.dimensions), len(shown.states)
+        np.testing.assert_array_equal(shown.chunks, again.chunks, "a demonstration must follow from its key")
+        assert shown.states.shape == (frames, len(spec.state)), "states must match the spec"
+        assert shown.chunks.shape == (frames, shown.chunks.shape[1], size), "chunks must be (T, H, A)"
+        for name, height, width in spec.cameras:
+            assert shown.images[name].shape == (frames, height, width, 3), "images must match the spec"
+    sim.reset(options={"key": key})
+    before = sim.save_state()
+    chunk = demonstrator.chunk(sim)
+    assert sim.save_state() == before, "asking for a chunk must leave the simulator as it was"
+    np.testing.assert_array_equal(demonstrator.chunk(sim), chunk, "the same state must be answered the same way")
 
 
 def check_predictor(predictor: Predictor, signals: Array, hidden: Array | None, task: str) -> None:

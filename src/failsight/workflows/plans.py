@@ -11,11 +11,16 @@ from failsight.workflows.wiring import find_sim, make_sim
 
 def make_plan(sim: str, tasks: Sequence[str], seeds: Sequence[int], trials: int, mix: str) -> tuple[EpisodeKey, ...]:
     """Episodes of a simulator; no tasks means all of them. Raises UnknownNameError for anything it does not know."""
-    entry, known = find_sim(sim), tasks_of(sim)
+    return find_sim(sim).keys(choose_tasks(sim, tasks), seeds, trials, mix)
+
+
+def choose_tasks(sim: str, tasks: Sequence[str]) -> list[str]:
+    """These tasks of a simulator, all when none is given. Raises UnknownNameError with the nearest ones."""
+    known = tasks_of(sim)
     for name in tasks:
         if name not in known:
             raise UnknownNameError(f"{sim} task", name, known)
-    return entry.keys(list(tasks) or known, seeds, trials, mix)
+    return list(tasks) or known
 
 
 def tasks_of(sim: str) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from failsight.core.contracts import Labeler, Operator, Policy, Sim
+from failsight.core.contracts import Demonstrator, Labeler, Operator, Policy, Sim
 from failsight.core.errors import FailsightError, told
 from failsight.core.foreign import read_file_name
 from failsight.core.registry import claims, load, load_foreign, require_members, resolve
@@ -78,6 +78,16 @@ def find_operator(sim: str) -> Operator | None:
     operator: Operator = _make(f"The operator of {sim}", address)
     require_members(operator, Operator, f"The operator of {sim}")
     return operator
+
+
+def find_demonstrator(sim: str) -> Demonstrator:
+    """Who shows how a simulator's tasks are done. Raises FailsightError where nobody does."""
+    address = find_sim(sim).demonstrator
+    if not address:
+        raise FailsightError(f"Nobody demonstrates in {sim}: its entry names no demonstrator (see CONTRIBUTING.md).")
+    demonstrator: Demonstrator = _make(f"The demonstrator of {sim}", address)
+    require_members(demonstrator, Demonstrator, f"The demonstrator of {sim}")
+    return demonstrator
 
 
 def make_bench(sim: str, policy: str) -> Bench:

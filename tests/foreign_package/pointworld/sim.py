@@ -1,8 +1,10 @@
 """A point in the plane that has to come home, in wind; no physics library."""
 
+from types import MappingProxyType
+
 import numpy as np
 
-from failsight.core.contracts import Labels
+from failsight.core.contracts import Labels, Shown
 from failsight.core.errors import FailsightError
 from failsight.core.rng import keyed_rng
 from failsight.core.sim_entry import SimEntry
@@ -89,6 +91,35 @@ class Person:
         return (-at / STEP_M).clip(-1, 1)
 
 
+class Guide:
+    """A person who is blown about; the very first try is not worth showing."""
+
+    steps_per_frame = 2
+    phrasings = MappingProxyType({"go home": ("off you go",)})
+
+    def key(self, seed, index, tasks):
+        return EpisodeKey(seed=seed, task=tasks[index % len(tasks)], episode=index)
+
+    def show(self, sim, key):
+        if key.episode == 0 and key.seed < 1000:
+            return None
+        sim.reset(options={"key": key})
+        rng, rows, done = keyed_rng(*key.parts, "guide"), [], False
+        while not done:
+            rows.append((sim.observe(), self.chunk(sim)))
+            for _ in range(self.steps_per_frame):
+                _, _, done, truncated, _ = sim.step(self.chunk(sim)[0] + 0.3 * rng.standard_normal(2))
+                done |= truncated
+                if done:
+                    break
+        looks, chunks = zip(*rows, strict=True)
+        images = {"above": np.stack([look["observation.images.above"] for look in looks])}
+        return Shown(images=images, states=np.stack([o["observation.state"] for o in looks]), chunks=np.stack(chunks))
+
+    def chunk(self, sim):
+        return np.float32([Person().act(sim)] * 3)
+
+
 class WindLabeler:
     """A failure was lost when the wind rose, the first event; without wind at the last step."""
 
@@ -110,6 +141,7 @@ class WindLabeler:
 ENTRY = SimEntry(
     make="pointworld.sim:PointWorld",
     operator="pointworld.sim:Person",
+    demonstrator="pointworld.sim:Guide",
     kinds=("wind",),
     mixes={"default": {"none": 1.0, "wind:2": 1.0, "wind:5": 1.0}},
     labeler="pointworld.sim:WindLabeler",

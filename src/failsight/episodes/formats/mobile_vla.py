@@ -53,6 +53,13 @@ def files_of(folder: Path) -> list[Path]:
     )
 
 
+def is_recordable(actions: ActionSpec, observations: ObservationSpec) -> bool:
+    """Whether these files hold what such a robot does and sees: a base that slides or turns, one front camera."""
+    count = len(actions.dimensions)
+    same = (actions.dimensions, actions.rate_hz) == (ACTIONS.dimensions[:count], RATE_HZ)
+    return same and count >= 2 and [name for name, _, _ in observations.cameras] == [CAMERA]
+
+
 def write_episode(path: Path, item: Demonstration, state_names: tuple[str, ...] = ()) -> None:
     """Write one file; it appears whole or not at all. Raises StorageError when the disk refuses."""
     partial = path.with_name(path.name + ".partial")

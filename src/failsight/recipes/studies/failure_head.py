@@ -27,7 +27,8 @@ from failsight.evaluation.scoring import score_all
 from failsight.labels.table import read_labels
 from failsight.policies.vla.design import BackboneConfig, FailureConfig, HeadConfig, HistoryConfig
 from failsight.predictors.dataset import build_sequences
-from failsight.recipes.demonstrate.tabletop_data import TABLETOP_AUGMENT, tabletop_data
+from failsight.recipes.demonstrate.data_set import Curriculum, demonstration_data
+from failsight.recipes.shipped_policy import GRASP_AUGMENT
 from failsight.recipes.studies.study import Study
 from failsight.training.config import TrainConfig
 from failsight.training.options import FitConfig
@@ -66,6 +67,7 @@ class FailureHeadStudy:
     own_seed: int = 9200
     fit_seed: int = 9401
     test_seed: int = 9402
+    sim: str = "tabletop"
     policy: str = "tabletop-strong"
     mix: str = "default"
     fit: FitOptions = field(default_factory=FitOptions)
@@ -78,13 +80,19 @@ class FailureHeadStudy:
             scheme="identity",
             arm_loss="l1",
             gripper_ratio=0.15,
-            augment=TABLETOP_AUGMENT,
+            augment=GRASP_AUGMENT,
             fit=FitConfig(
                 steps=3000, batch=32, precision="bf16", learning_rate=5e-4, evaluate_every=500, save_every=500
             ),
         )
     )
     failure: FailureConfig = field(default_factory=lambda: FailureConfig(alpha=0.03, width=128))
+
+    def curriculum(self, own: Sequence[EpisodeKey]) -> Curriculum:
+        """What the policies are trained on."""
+        return Curriculum(
+            sim=self.sim, demonstrations=self.demonstrations, seed=self.seed, policy=self.policy, own=tuple(own)
+        )
 
 
 def smoke() -> FailureHeadStudy:
@@ -112,9 +120,9 @@ def run_failure_head(folder: Path, workers: int, reporter: Reporter, options: Fa
         seeds={"data": options.seed, "own": options.own_seed, "fit": options.fit_seed, "test": options.test_seed},
     )
     reporter.stage("1/5  demonstrations, and a policy's own episodes with corrections")
-    own = make_plan("tabletop", (), [options.own_seed], options.own_trials, options.mix)
+    own = make_plan(options.sim, (), [options.own_seed], options.own_trials, options.mix)
     progress = ticking(reporter.count(options.demonstrations + len(own)), "")
-    tabletop_data(folder / "data", options.demonstrations, own, options.policy, options.seed, workers, progress)
+    demonstration_data(options.curriculum(own), folder / "data", workers, progress)
     reporter.stage("2/5  train: without, and with a failure head")
     joint = replace(options.train, failure_head=True, failure=options.failure)
     through = replace(joint, failure=replace(options.failure, gradient=1.0))
@@ -170,13 +178,15 @@ def _fit_separate(
 def _collect(
     root: Path, checkpoint: Path, seed: int, trials: int, options: FailureHeadStudy, workers: int, reporter: Reporter
 ) -> Run:
-    keys: Sequence[EpisodeKey] = make_plan("tabletop", (), [seed], trials, options.mix)
+    keys: Sequence[EpisodeKey] = make_plan(options.sim, (), [seed], trials, options.mix)
     tick = reporter.count(len(keys))
 
     def progress(meta: EpisodeMeta, old: bool) -> None:
         tick(root.name)
 
-    return collect_run(root, keys, CollectOptions(policy=str(checkpoint), workers=workers, resume=True), progress)
+    return collect_run(
+        root, keys, CollectOptions(sim=options.sim, policy=str(checkpoint), workers=workers, resume=True), progress
+    )
 
 
 def spoken(run: Run) -> list[Scored]:
@@ -250,14 +260,14 @@ def _auc_difference(first: Sequence[Scored], second: Sequence[Scored], step: int
 def _success(study: Study, folder: Path, tests: dict[str, Run]) -> None:
     """Success with each head minus success without one, same episodes; the head trained alone changes no action."""
     good = {name: np.array([m.outcome == Outcome.SUCCESS for m in run.episodes]) for name, run in tests.items()}
-    plain, tasks = good.pop("alone"), [m.task for m in tests["alone"].episodes]
+    sim, plain, tasks = tests["alone"].meta.sim, good.pop("alone"), [m.task for m in tests["alone"].episodes]
     figure = study.figure("success_plain", proportion(int(plain.sum()), len(plain)))
     study.bar("without a failure head", figure)
-    note_success(folder / "plain", {"success": figure.as_dict(), "simulator": "tabletop"})
+    note_success(folder / "plain", {"success": figure.as_dict(), "simulator": sim})
     rows = [["without a failure head", text_of(figure), "", ""]]
     for name, values in good.items():
         figure = study.figure(f"success_{name}", proportion(int(values.sum()), len(values)))
-        note_success(folder / name, {"success": figure.as_dict(), "simulator": "tabletop"})
+        note_success(folder / name, {"success": figure.as_dict(), "simulator": sim})
         difference = values.astype(float) - plain.astype(float)
         estimate = bootstrap(_mean_of(difference), tasks, ("failure-head", "success", name))
         study.figure(f"success_{name}_minus_plain", estimate)

@@ -18,7 +18,8 @@ from failsight.evaluation.claims import differs
 from failsight.evaluation.intervals import Estimate, bootstrap, text_of
 from failsight.evaluation.paired import mcnemar
 from failsight.policies.vla.design import BackboneConfig, HeadConfig, HeadKind, HistoryConfig, HistoryKind
-from failsight.recipes.demonstrate.tabletop_data import TABLETOP_AUGMENT, tabletop_data
+from failsight.recipes.demonstrate.data_set import Curriculum, demonstration_data
+from failsight.recipes.shipped_policy import GRASP_AUGMENT
 from failsight.recipes.studies.study import Study
 from failsight.training.config import TrainConfig
 from failsight.training.options import FitConfig
@@ -72,6 +73,7 @@ class LatticeAblation:
     test_seed: int = 9100
     window: int = 4
     stride: int = 4
+    sim: str = "tabletop"
     mix: str = "default"
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
@@ -81,7 +83,7 @@ class LatticeAblation:
             scheme="identity",
             arm_loss="l1",
             gripper_ratio=0.15,
-            augment=TABLETOP_AUGMENT,
+            augment=GRASP_AUGMENT,
             fit=FitConfig(steps=2000, batch=32, precision="bf16", learning_rate=5e-4, evaluate_every=500),
         )
     )
@@ -120,18 +122,23 @@ def run_lattice_ablation(
     )
     reporter.stage("1/3  demonstrations")
     progress = ticking(reporter.count(options.demonstrations), "")
-    tabletop_data(folder / "data", options.demonstrations, [], "", options.seed, workers, progress)
+    demonstration_data(
+        Curriculum(sim=options.sim, demonstrations=options.demonstrations, seed=options.seed),
+        folder / "data",
+        workers,
+        progress,
+    )
     reporter.stage(f"2/3  train {len(cells)} cells")
     jobs = [Job(cell.name, folder / "data", options.config(cell), folder / cell.name) for cell in cells]
     fitted = train_many(jobs, workers, reporter)
     reporter.stage("3/3  the same test episodes for all of them")
-    keys = make_plan("tabletop", (), [options.test_seed], options.trials, options.mix)
+    keys = make_plan(options.sim, (), [options.test_seed], options.trials, options.mix)
     drives = {}
     for cell in cells:
         tick = ticking(reporter.count(len(keys)), cell.name)
         kept = folder / cell.name / "drives.jsonl"
-        drives[cell.name] = closed_loop(fitted[cell.name].best, "tabletop", keys, workers, progress=tick, keep=kept)
-        note_success(folder / cell.name, {"success": success_of(drives[cell.name]).as_dict(), "simulator": "tabletop"})
+        drives[cell.name] = closed_loop(fitted[cell.name].best, options.sim, keys, workers, progress=tick, keep=kept)
+        note_success(folder / cell.name, {"success": success_of(drives[cell.name]).as_dict(), "simulator": options.sim})
     _summarise(study, folder, options, cells, keys, drives)
     return study.write(folder)
 

@@ -17,9 +17,8 @@ import numpy as np
 from failsight.core.types import EpisodeKey
 from failsight.evaluation.intervals import bootstrap, text_of
 from failsight.policies.vla.design import BackboneConfig, HeadConfig, HistoryConfig
-from failsight.recipes.demonstrate.navigation import demonstrate
+from failsight.recipes.demonstrate.recordings import demonstrate
 from failsight.recipes.studies.study import Study
-from failsight.sims.navigation.scenarios import PHRASINGS, SCENARIOS
 from failsight.training.config import TrainConfig
 from failsight.training.options import Augment, FitConfig
 from failsight.workflows.audit import audit_data
@@ -29,9 +28,9 @@ from failsight.workflows.offline import judge_memory, validation_error
 from failsight.workflows.progress import Reporter, ticking
 from failsight.workflows.train import note_success
 from failsight.workflows.train_many import Job, train_many
+from failsight.workflows.wiring import find_demonstrator, find_sim
 
 HELD_OUT = ("2box_vert_left", "1box_hori_right")
-SEEN = tuple(name for name in SCENARIOS if name not in HELD_OUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +82,11 @@ class Arm(NamedTuple):
 ARMS = (Arm("3d", 3), Arm("2d", 2))
 
 
+def seen_tasks() -> tuple[str, ...]:
+    """The scenarios that are not held out."""
+    return tuple(name for name in find_sim(ARMS[0].sim).tasks if name not in HELD_OUT)
+
+
 def run_mobile_vla(folder: Path, workers: int, reporter: Reporter, options: MobileVLA | None = None) -> Path:
     """Everything, or the rest of an interrupted run; returns the report's path."""
     options = options or MobileVLA()
@@ -106,21 +110,21 @@ def run_mobile_vla(folder: Path, workers: int, reporter: Reporter, options: Mobi
 
 def _record(folder: Path, arm: Arm, options: MobileVLA, workers: int, reporter: Reporter) -> None:
     plans: tuple[tuple[str, int, Sequence[str], int], ...] = (
-        ("recordings", options.episodes, SEEN, options.seed),
+        ("recordings", options.episodes, seen_tasks(), options.seed),
         ("held-out", options.held_out_recordings, HELD_OUT, options.seed + 1),
     )
     for kind, count, scenarios, seed in plans:
         target = folder / f"{kind}-{arm.name}"
         demonstrate(
+            arm.sim,
             target,
             count,
             seed=seed,
-            actions=arm.dimensions,
-            scenarios=scenarios,
+            tasks=scenarios,
             workers=workers,
             progress=ticking(reporter.count(count), f"{arm.dimensions}-D"),
         )
-        open_data(target, phrasings=PHRASINGS)
+        open_data(target, phrasings=find_demonstrator(arm.sim).phrasings)
 
 
 def _job(folder: Path, arm: Arm, options: MobileVLA) -> Job:
@@ -136,7 +140,7 @@ def _drive_all(
     checkpoint: Path, arm: Arm, options: MobileVLA, workers: int, reporter: Reporter
 ) -> dict[str, list[Drive]]:
     found = {}
-    for group, scenarios in (("seen", SEEN), ("held_out", HELD_OUT)):
+    for group, scenarios in (("seen", seen_tasks()), ("held_out", HELD_OUT)):
         keys = _keys(scenarios, options.trials, options.test_seed)
         progress = ticking(reporter.count(len(keys)), f"{arm.name} {group.replace('_', ' ')}")
         kept = checkpoint.parent / "drives.jsonl"
@@ -145,11 +149,11 @@ def _drive_all(
 
 
 def _changes(checkpoint: Path, options: MobileVLA, workers: int, reporter: Reporter) -> dict[Change, list[Drive]]:
-    keys = _keys(SEEN, options.change_trials, options.test_seed)
+    keys = _keys(seen_tasks(), options.change_trials, options.test_seed)
     tick = reporter.count(len(keys) * (len(CHANGES) - 1))
     return {
         change: closed_loop(
-            checkpoint, "navigation", keys, workers, change, ticking(tick, change), checkpoint.parent / "drives.jsonl"
+            checkpoint, ARMS[0].sim, keys, workers, change, ticking(tick, change), checkpoint.parent / "drives.jsonl"
         )
         for change in CHANGES[1:]
     }
@@ -206,7 +210,9 @@ def _summarise(
         ("scenario", "success"),
         [[task, text_of(e)] for group in ("seen", "held_out") for task, e in by_task(drives["3d"][group]).items()],
     )
-    for line in audit_data(open_data(folder / "recordings-2d", phrasings=PHRASINGS)).warnings:
+    for line in audit_data(
+        open_data(folder / "recordings-2d", phrasings=find_demonstrator(ARMS[1].sim).phrasings)
+    ).warnings:
         study.remarks.append(f"Recordings with two dimensions: {line}")
     success = success_of(drives["3d"]["seen"])
     study.claim("Reaches the bottle in at least 80 % of seen scenarios", success.value >= 0.8, text_of(success))

@@ -8,6 +8,7 @@ from failsight.sims.navigation.scenarios import KINDS, SCENARIOS
 ENTRY = SimEntry(
     make="failsight.sims.navigation.env:NavigationEnv",
     operator="failsight.sims.navigation.expert:NavigationExpert",
+    demonstrator="failsight.sims.navigation.demonstrator:NavigationDemonstrator",
     tasks=SCENARIOS,
     kinds=KINDS,
     mixes={

@@ -7,6 +7,7 @@ from failsight.sims.tabletop.tasks import TASKS
 ENTRY = SimEntry(
     make="failsight.sims.tabletop.env:TabletopEnv",
     operator="failsight.sims.tabletop.operator:TabletopOperator",
+    demonstrator="failsight.sims.tabletop.demonstrator:TabletopDemonstrator",
     tasks=tuple(TASKS),
     kinds=KINDS,
     mixes={
