@@ -346,3 +346,10 @@ def test_calibration_file_says_what_it_promises(tmp_path):
     assert data["alpha"] == 0.1
     assert data["successes"] == 40
     assert data["alpha_upper"] > 0.1
+
+
+def test_a_tick_without_a_score_counts_as_none_and_leaves_the_others_in_order():
+    """Two of three at the threshold: the tick in between has no score and hides neither of its neighbours."""
+    trigger = Trigger(TriggerRule(needed=2, window=3), 0.5)
+    assert [trigger.update(score) for score in (0.9, float("nan"), 0.9)] == [False, False, True]
+    assert trigger.statistic == 0.9

@@ -298,3 +298,10 @@ def test_signals_that_are_missing_or_of_another_number_are_refused():
         monitor.step(step(None))
     with pytest.raises(EpisodeDataError, match="has 2 signals; this monitor reads action_norm"):
         monitor.step(step(np.zeros(2, np.float32)))
+
+
+def test_a_threshold_learned_in_use_that_cannot_be_says_of_which_task():
+    """Its calibration is infinite: nothing exceeds it, and the note names the task."""
+    fitted = fit_thresholds(*many(25, "often"), 0.1)
+    thresholds = replace(fitted, learned={"new": replace(fitted.pooled, threshold=math.inf)})
+    assert thresholds.choose("new") == (math.inf, "uncalibrated", "no threshold exists on new")
