@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import point_bundle, recurrent_arrays
 
+from failsight.causes.familiar import Familiar
 from failsight.core.errors import BundleError, CalibrationError, EpisodeDataError
 from failsight.core.types import PolicyOutput, Risk, Step, Task
 from failsight.monitor import bundle
@@ -353,3 +354,29 @@ def test_a_tick_without_a_score_counts_as_none_and_leaves_the_others_in_order():
     trigger = Trigger(TriggerRule(needed=2, window=3), 0.5)
     assert [trigger.update(score) for score in (0.9, float("nan"), 0.9)] == [False, False, True]
     assert trigger.statistic == 0.9
+
+
+def test_what_is_familiar_is_kept_in_the_bundle_and_missed_when_it_is_gone(tmp_path):
+    folder, known = tmp_path / "bundle", Familiar.from_dict(FAMILIAR, 4, 4)
+    calibration = conformal_threshold(np.linspace(0, 1, 50), 0.1)
+    predictor = RecurrentPredictor(recurrent_arrays())
+    save_bundle(folder, point_bundle(predictor, Thresholds(pooled=calibration), familiar=known))
+    assert load_monitor(folder).familiar == known
+    (folder / "familiar.json").unlink()
+    with pytest.raises(BundleError, match=r"lacks familiar\.json"):
+        load_monitor(folder)
+    save_bundle(folder, point_bundle(predictor, Thresholds(pooled=calibration)))
+    assert load_monitor(folder).familiar is None
+
+
+FAMILIAR = {
+    "wordings": [{"text": "go home", "task": "home", "episodes": 9}],
+    "fixed": True,
+    "views": [],
+    "start": None,
+    "response": None,
+    "limits": {"slip": 0.1},
+    "alpha": 0.02,
+    "episodes": 50,
+    "table": {},
+}

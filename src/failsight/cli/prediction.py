@@ -73,6 +73,8 @@ def fit(
     isotonic: bool = False,
     band: bool = False,
     consecutive: Count | None = None,
+    ordinary: Folder | None = None,
+    wordings: Path | None = None,
 ) -> None:
     """Fit the failure predictor on a labelled run, calibrate it, and write a bundle.
 
@@ -86,11 +88,17 @@ def fit(
         isotonic: isotonic instead of Platt calibration of the displayed probability (detectors on logs).
         band: judge the evidence against a band over time instead of one level (detectors on logs).
         consecutive: ticks in a row (at 20 Hz) that switch the alarm on, and off again, instead of 3 of 5 and 8 (our own runs).
+        ordinary: run of ordinary episodes of the same policy, filmed: what is unusual is told from them, for diagnoses of
+            causes (default: the run itself; our own runs).
+        wordings: CSV rows of another wording and the known one to use in its place (our own runs).
     """
     from failsight.episodes.run import Run
+    from failsight.workflows.familiar import Ordinary
     from failsight.workflows.fit import LogFitOptions, refuse_log_options
 
+    diagnosing = {"ordinary": ordinary is not None, "wordings": wordings is not None}
     if run_folder.suffix == ".json":
+        refuse_log_options("a fit over several runs", **diagnosing)
         refuse_log_options("a fit over several runs", isotonic=isotonic, band=band, detector=detector is not None)
         _refuse_consecutive(consecutive, "a fit over several runs")
         _fit_many(run_folder, bundle or run_folder.with_suffix(""), alpha, seed)
@@ -98,6 +106,7 @@ def fit(
     store = Run(run_folder)
     target = bundle or run_folder / "bundle"
     if store.meta.signals or detector:
+        refuse_log_options("a fit of one detector, which diagnoses no causes", **diagnosing)
         _refuse_consecutive(consecutive, "a fit of one detector, which has its own rule")
         _fit_log(
             store,
@@ -112,7 +121,7 @@ def fit(
         )
     else:
         refuse_log_options("the hazard model of our own runs", isotonic=isotonic, band=band)
-        _fit_own(store, target, alpha, seed, consecutive)
+        _fit_own(store, target, alpha, seed, consecutive, Ordinary(run=ordinary, wordings=wordings))
 
 
 def _refuse_consecutive(consecutive: int | None, what: str) -> None:
@@ -122,14 +131,14 @@ def _refuse_consecutive(consecutive: int | None, what: str) -> None:
         raise FailsightError(f"--consecutive would change nothing in {what}; leave it out.")
 
 
-def _fit_own(store: Any, target: Path, alpha: float, seed: int, consecutive: int | None) -> None:
+def _fit_own(store: Any, target: Path, alpha: float, seed: int, consecutive: int | None, ordinary: Any) -> None:
     from failsight.monitor.trigger import TriggerRule
     from failsight.workflows.fit import DEFAULT, fit_run
     from failsight.workflows.fit_ensemble import FitOptions
 
     rule = TriggerRule() if consecutive is None else TriggerRule.strict(consecutive)
     options = FitOptions(alpha=alpha, seed=seed, rule=rule, controls=False)
-    fitted = fit_run(store, target, options, RichReporter().note)
+    fitted = fit_run(store, target, options, RichReporter().note, ordinary=ordinary)
     calibration = fitted.calibrations[DEFAULT]
     console.print(
         f"bundle {target}: alarm at p_fail >= {calibration.threshold:.3f}, promised false-alarm rate {alpha:g} "

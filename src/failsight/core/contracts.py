@@ -225,6 +225,12 @@ class Context:
     """The policy output in force."""
     instruction: str = ""
     """What the policy is told."""
+    task: Task | None = None
+    """The task of the running episode, with the instruction it was given at the start; None: not known."""
+    observation: Observation | None = None
+    """What was observed at the policy's last inference, before any lens; None: nothing yet."""
+    fresh: bool = False
+    """Whether that inference was at this step."""
 
 
 class Intervention(Protocol):

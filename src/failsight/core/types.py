@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -15,6 +15,9 @@ from failsight.core.errors import EpisodeDataError, FailsightError
 Array = npt.NDArray[Any]
 Observation = Mapping[str, Array]
 """LeRobot keys: `observation.state` (S,) float32 and `observation.images.<camera>` (H, W, 3) uint8."""
+
+Lenses = Mapping[str, Callable[[Array], Array]]
+"""Camera -> what is done to every picture (H, W, 3) uint8 of it before the policy sees it; others are seen as they are."""
 
 FAILURE_TYPES = ("collision", "drop", "miss", "timeout")
 """Order of every per-type array; on a tie the earlier type wins."""
@@ -253,6 +256,7 @@ class DecisionKind(StrEnum):
     REGAIN_VIEW = "regain_view"
     REINSTRUCT = "reinstruct"
     FALLBACK = "fallback"
+    MEND_VIEW = "mend_view"
     HUMAN = "human"
     STOP = "stop"
 
@@ -305,6 +309,11 @@ class Decision:
     instruction: str = ""
     """What the policy is told in the middle of the episode, from now on (reinstruct): it plans anew at the next step and
     holds until then. Nothing happens when it was the last it was told; empty: as before."""
+    lenses: Lenses | None = None
+    """Through what the policy sees the cameras from now on (mend_view), all of them; it plans anew at the next step and
+    holds until then. None: as before."""
+    cause: str = ""
+    """What was found to be unusual at this tick, whether or not something is done about it; empty: nothing new."""
 
     def __post_init__(self) -> None:
         """Raises FailsightError for what nobody could carry out."""
@@ -314,6 +323,10 @@ class Decision:
             )
         if self.execute is not None and (self.execute < 0 or self.execute != int(self.execute)):
             raise FailsightError(f"Decision {self.kind}: execute is {self.execute}; write a number of actions, or 0.")
+        if self.kind == DecisionKind.MEND_VIEW and self.lenses is None:
+            raise FailsightError(
+                "Decision mend_view: lenses are missing; write camera -> lens, or {} to take them off."
+            )
         if self.kind == DecisionKind.REINSTRUCT and not self.instruction.strip():
             raise FailsightError("Decision reinstruct: instruction is empty; write what the policy is told.")
 

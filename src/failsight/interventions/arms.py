@@ -33,6 +33,7 @@ from failsight.interventions.rungs import (
 )
 from failsight.interventions.salus import TableLadder
 from failsight.interventions.terms import TERMS, RungTerms
+from failsight.interventions.treat import Treat
 
 Asks = Literal["", "helps", "prevents", "harmless"]
 
@@ -192,6 +193,14 @@ _ROWS = (
         from_start=True,
         by_default=False,
         make=lambda gate: Always(_first(gate)),
+    ),
+    Arm(
+        key="treat",
+        title="Treating what is diagnosed helps",
+        sentence="each cause that is diagnosed gets its own treatment, from the first step on; no alarm is waited for",
+        from_start=True,
+        by_default=False,
+        make=lambda gate: Treat(),
     ),
     Arm(
         key="takeover",

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from failsight.causes.familiar import Familiar
 from failsight.core.contracts import Policy, Sim
 from failsight.core.errors import SpecMismatchError
 from failsight.core.specs import ActionSpec, ObservationSpec, require_equal
@@ -31,6 +32,22 @@ def require_fallback(intervention: object, fallback: object) -> None:
         raise SpecMismatchError(
             "It hands over to another policy, and there is none: Loop(fallback=...), or --fallback POLICY."
         )
+
+
+@runtime_checkable
+class Diagnoses(Protocol):
+    """An intervention that has to know what the policy is familiar with."""
+
+    def learn(self, familiar: Familiar | None) -> None:
+        """Raises SpecMismatchError when nothing is known."""
+
+
+def equip(intervention: object, monitor: object) -> None:
+    """Hand an intervention what the monitor's bundle knows of the policy. Raises SpecMismatchError when it needs it and
+    there is nothing.
+    """
+    if isinstance(intervention, Diagnoses):
+        intervention.learn(getattr(monitor, "familiar", None))
 
 
 def require_robot(intervention: object, actions: ActionSpec, observations: ObservationSpec) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from failsight.causes.familiar import Familiar
 from failsight.core.contracts import Policy
 from failsight.core.errors import BundleError, EpisodeDataError, FailsightError
 from failsight.core.foreign import read_count, read_text, require_distinct
@@ -39,8 +40,10 @@ BUNDLE_VERSION = 2
 _COVERED = ("config.json", "model.safetensors", "calibration.json", "specs.json")
 """What the digest covers, with the policy and feature size of `fingerprint.json`."""
 _FILES = (*_COVERED, "fingerprint.json")
+FAMILIAR = "familiar.json"
+"""What the policy is familiar with; a bundle may lack it, and then no cause is diagnosed."""
 ADAPTED = "adapted.json"
-_BELONGING = (ADAPTED, "ladder.json")
+_BELONGING = (ADAPTED, FAMILIAR, "ladder.json")
 """What others leave beside a bundle and what is void for the next one."""
 
 
@@ -66,6 +69,8 @@ class Bundle:
     """The threshold is for deviations from it; None: for the evidence itself."""
     usual: Usual | None = None
     """What training knows of every signal; without it no single one is missed."""
+    familiar: Familiar | None = None
+    """What the policy is familiar with; None: no cause is diagnosed."""
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> None:
@@ -101,9 +106,15 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
     for name, data in (("config.json", config), ("calibration.json", calibration), ("specs.json", specs_json)):
         _write_json(folder / name, data)
     size = int(bundle.predictor.hidden_size)
-    files = {name: _digest((folder / name).read_bytes()) for name in _COVERED}
+    if bundle.familiar is not None:
+        _write_json(folder / FAMILIAR, bundle.familiar.as_dict())
+    files = {name: _digest((folder / name).read_bytes()) for name in _covered(bundle.familiar is not None)}
     whole = {"policy": bundle.policy, "hidden_size": size, "files": files}
     _write_json(folder / "fingerprint.json", {**whole, "bundle": _digest_of(whole)})
+
+
+def _covered(familiar: bool) -> tuple[str, ...]:
+    return (*_COVERED, FAMILIAR) if familiar else _COVERED
 
 
 def _stored(part: ProbabilityMap | Band | Usual | None) -> dict[str, Any] | None:
@@ -140,7 +151,8 @@ def load_monitor(folder: str | Path, policy: Policy | None = None, *, learns: bo
         )
     with _reading(path / "fingerprint.json"):
         owner, size = read_text(fingerprint["policy"], "policy"), read_count(fingerprint["hidden_size"], "hidden_size")
-        files = {name: read_text(fingerprint["files"][name], name) for name in _COVERED}
+        covered = _covered(FAMILIAR in fingerprint["files"])
+        files = {name: read_text(fingerprint["files"][name], name) for name in covered}
     with _reading(path / "specs.json"):
         actions, observations = ActionSpec.from_dict(specs["action"]), ObservationSpec.from_dict(specs["observation"])
         columns = tuple(SignalColumn.from_dict(column) for column in specs["signals"])
@@ -165,6 +177,7 @@ def load_monitor(folder: str | Path, policy: Policy | None = None, *, learns: bo
     monitor = RiskMonitor(predictor, bank, rule, thresholds, mapped, band, Senses(bank.names, actions, usual))
     monitor.fingerprint, monitor.learns = digest, learns
     monitor.made_for = _made_for(owner, actions, observations, predictor.hidden_size, usual, bool(columns))
+    monitor.familiar = _familiar(path / FAMILIAR, actions, observations) if FAMILIAR in files else None
     _read_adapted(path / ADAPTED, monitor)
     return monitor
 
@@ -187,8 +200,16 @@ def _made_for(
     )
 
 
+def _familiar(path: Path, actions: ActionSpec, observations: ObservationSpec) -> Familiar:
+    data = _json(path)
+    with _reading(path):
+        return Familiar.from_dict(data, len(observations.state), len(actions.dimensions))
+
+
 def _require_unchanged(path: Path, files: Mapping[str, str], fingerprint: Mapping[str, Any]) -> str:
     """The digest of the bundle. Raises BundleError naming the file that is not the one that was saved."""
+    if lost := [name for name in files if not (path / name).is_file()]:
+        raise BundleError(f"{path} lacks {', '.join(lost)}, which it was saved with. Fit again.")
     for name, digest in files.items():
         if _digest((path / name).read_bytes()) != digest:
             raise BundleError(f"{path / name} is not the file this bundle was saved with. Fit again.")

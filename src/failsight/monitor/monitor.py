@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from failsight.causes.familiar import Familiar
 from failsight.core.contracts import Predictor
 from failsight.core.errors import EpisodeDataError
 from failsight.core.types import FAILURE_TYPES, Array, Risk, Step, Task, Verdict
@@ -98,6 +99,8 @@ class RiskMonitor:
         """Digest of the bundle it comes from."""
         self.made_for: MadeFor | None = None
         """Whom the bundle was made for; None: it comes from no bundle."""
+        self.familiar: Familiar | None = None
+        """What the policy is familiar with, for diagnoses of causes; None: not known."""
         self.learns = True
         """Whether finished episodes calibrate unknown tasks."""
         self._trigger = Trigger(rule, thresholds.pooled.threshold)

@@ -15,6 +15,7 @@ import numpy as np
 
 from failsight.core.contracts import Context, Intervention, Monitor, Observer, Operator, Policy, Sim
 from failsight.core.errors import FailsightError, StorageError
+from failsight.core.lens import look_through
 from failsight.core.types import (
     CONTINUE,
     SILENT,
@@ -23,13 +24,14 @@ from failsight.core.types import (
     DecisionKind,
     Driver,
     EpisodeKey,
+    Lenses,
     Outcome,
     PolicyOutput,
     Step,
     Tick,
     Verdict,
 )
-from failsight.interventions.fitness import require_columns, require_fallback, require_fit
+from failsight.interventions.fitness import equip, require_columns, require_fallback, require_fit
 from failsight.interventions.guard import Guard
 from failsight.interventions.motion import Motion
 from failsight.runtime.fork import LoopState
@@ -67,6 +69,7 @@ class Episode:
         Raises SpecMismatchError when the parts do not fit together (`require_fit`).
         """
         require_fit(sim, policy, intervention)
+        equip(intervention, monitor)
         if fallback is not None:
             require_fit(sim, fallback, None)
         require_fallback(intervention, fallback)
@@ -134,7 +137,10 @@ class Episode:
         """The policy's answer to what is observed now."""
         self._who = "robot"
         observation = self.robot.observe()
-        output = self._ask("policy", lambda: self.policy.infer(observation, self.at.step))
+        self.at = self.at.observed(observation)
+        self._who = "lens"
+        seen = look_through(self.at.lenses, observation) if self.at.lenses else observation
+        output = self._ask("policy", lambda: self.policy.infer(seen, self.at.step))
         require_columns(output, self.sim.action_spec)
         return output
 
@@ -143,8 +149,8 @@ class Episode:
         monitor = self.monitor
         return SILENT if monitor is None else self._ask("monitor", lambda: monitor.step(step))
 
-    def _decide(self, verdict: Verdict) -> Decision:
-        """What the intervention makes of a verdict."""
+    def _decide(self, step: Step, verdict: Verdict) -> Decision:
+        """What the intervention makes of a step and its verdict."""
         if (intervention := self.intervention) is None:
             return CONTINUE
         context = Context(
@@ -158,6 +164,9 @@ class Episode:
             sent=self.trace.sent,
             output=self.at.output,
             instruction=self.at.instruction or self.task.instruction,
+            task=self.task,
+            observation=self.at.observation,
+            fresh=step.replan,
         )
         return self._ask("intervention", lambda: intervention.propose(verdict, context))
 
@@ -166,6 +175,11 @@ class Episode:
         if instruction != self.at.instruction:
             self._ask("policy", lambda: self.policy.reinstruct(instruction))
             self.at = self.at.told(instruction)
+
+    def _look_through(self, lenses: Lenses | None) -> None:
+        """Show the policy the cameras through other lenses from now on; None: as before."""
+        if lenses is not None:
+            self.at = self.at.behind(dict(lenses))
 
     def _wanted(self, decision: Decision) -> tuple[Array | None, Driver]:
         """(A,) what a decision wants sent, and whose it is; None: the policy has nothing."""

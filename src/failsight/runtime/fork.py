@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from failsight.core.contracts import Monitor, Policy, Sim
-from failsight.core.types import Array, Decision, DecisionKind, Driver, PolicyOutput, Step, Verdict
+from failsight.core.types import (
+    Array,
+    Decision,
+    DecisionKind,
+    Driver,
+    Lenses,
+    Observation,
+    PolicyOutput,
+    Step,
+    Verdict,
+)
 from failsight.interventions.guard import GuardState
 from failsight.runtime.trace import Trace
 from failsight.runtime.understudy import UnderstudyState
@@ -53,7 +63,10 @@ class LoopState:
     """How many actions of a chunk are executed where somebody decided that; 0: as many as the policy does by itself."""
     instruction: str = ""
     """What the policy was told in the middle of the episode; empty: nothing."""
-
+    lenses: Lenses = field(default_factory=dict)
+    """Through what the policy sees the cameras."""
+    observation: Observation | None = None
+    """What was observed at the policy's last inference, before any lens; None: nothing yet."""
     chunk: Array | None = None
     """(H, A) what is executed in place of the output's chunk until the next inference; None: that chunk."""
 
@@ -90,6 +103,10 @@ class LoopState:
         length = 0 if self.output is None else len(self.output.chunk)
         return f"the policy is past the end of its chunk of {length} actions"
 
+    def observed(self, observation: Observation) -> LoopState:
+        """Where it stands once the cameras were looked at."""
+        return replace(self, observation=observation)
+
     def inferred(self, output: PolicyOutput) -> LoopState:
         """Where it stands with a new policy output."""
         return LoopState(
@@ -102,11 +119,17 @@ class LoopState:
             stale=False,
             execute=self.execute,
             instruction=self.instruction,
+            lenses=self.lenses,
+            observation=self.observation,
         )
 
     def going_by(self, chunk: Array) -> LoopState:
         """Where it stands once another chunk (H, A) is executed in place of the policy's, from the same action on."""
         return replace(self, chunk=chunk)
+
+    def behind(self, lenses: Lenses) -> LoopState:
+        """Where it stands once the policy sees through other lenses, which makes its plan void."""
+        return replace(self, lenses=lenses, stale=True)
 
     def told(self, instruction: str) -> LoopState:
         """Where it stands once the policy was told something else, which makes its plan void."""
@@ -130,6 +153,8 @@ class LoopState:
             execute=self.execute if decision.execute is None else decision.execute,
             instruction=self.instruction,
             chunk=self.chunk,
+            lenses=self.lenses,
+            observation=self.observation,
         )
 
     def seen(self, action: Array, replan: bool, time_s: float) -> Step:

@@ -15,7 +15,7 @@ from typing import Any
 
 from failsight.core.contracts import Intervention
 from failsight.core.types import SILENT, Decision, DecisionKind, EpisodeKey, Outcome, Step, Tick, Verdict
-from failsight.interventions.fitness import require_fallback, require_robot
+from failsight.interventions.fitness import equip, require_fallback, require_robot
 from failsight.runtime.episode import Episode
 from failsight.runtime.fork import Parts, Pending, Sent, Snapshot
 from failsight.runtime.robot import Answer
@@ -50,7 +50,7 @@ class Loop(Episode):
         decision = None
         try:
             if not self.done:
-                decision = self._decide(verdict)
+                decision = self._decide(step, verdict)
                 carry_out = self._stop if decision.kind == DecisionKind.STOP else self._drive
                 carry_out(step, verdict, decision)
         except BaseException as error:
@@ -59,7 +59,8 @@ class Loop(Episode):
     def _look(self) -> Step:
         at, replan = self.at, self.at.used_up(self.policy.execute)
         if replan:
-            at = self.at = at.inferred(self._infer())
+            output = self._infer()
+            at = self.at = self.at.inferred(output)
         return at.seen(self._guard.finite(at.planned, at.last), replan, self.robot.time_s)
 
     def _stop(self, step: Step, verdict: Verdict, decision: Decision) -> None:
@@ -71,6 +72,7 @@ class Loop(Episode):
     def _drive(self, step: Step, verdict: Verdict, decision: Decision) -> None:
         if decision.instruction:
             self._reinstruct(decision.instruction)
+        self._look_through(decision.lenses)
         wanted, driver = self._wanted(decision)
         action = self._guard.check(wanted, self.at.last, self.at.past_end, self.at.state)
         if self._guard.latched:
@@ -120,6 +122,7 @@ class Loop(Episode):
         """Run one future from a snapshot, to the end. Raises SpecMismatchError when `intervention` cannot work here."""
         require_fallback(intervention, self._understudy)
         require_robot(intervention, self.sim.action_spec, self.sim.observation_spec)
+        equip(intervention, self.monitor)
         snapshot.parts.load(self.sim, self.policy, self.monitor)
         if self._understudy is not None and snapshot.understudy is not None:
             self._understudy.load_state(snapshot.understudy)

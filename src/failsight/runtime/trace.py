@@ -27,6 +27,8 @@ class Trace:
     trigger_step: int | None = None
     human_steps: int = 0
     events: list[Event] = field(default_factory=list)
+    causes: list[tuple[int, str]] = field(default_factory=list)
+    """Step and name of what an intervention found to be unusual."""
     outcome: Outcome | None = None
     error: str = ""
     """Who broke and how, of an errored episode."""
@@ -39,6 +41,8 @@ class Trace:
                 self.trigger_step = tick.index
         if tick.decision is not None:
             self.kinds.append(tick.decision.kind)
+            if tick.decision.cause:
+                self.causes.append((tick.index, tick.decision.cause))
         if tick.step is not None and tick.action is not None:
             self.path.append(tick.step.state)
             self.sent.append(tick.action)
@@ -63,6 +67,7 @@ class Trace:
             path=list(self.path),
             sent=list(self.sent),
             events=list(self.events),
+            causes=list(self.causes),
         )
 
     @property

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from failsight.causes.familiar import Familiar
 from failsight.core.contracts import Predictor
 from failsight.core.errors import CalibrationError, EpisodeDataError, FailsightError
 from failsight.episodes.run import Run
@@ -46,6 +47,7 @@ from failsight.predictors.dataset import (
 from failsight.predictors.detector import Detector, FitData
 from failsight.predictors.find_detector import find_detector
 from failsight.workflows.bundle_metrics import drop_metrics, held_out_metrics, save_metrics
+from failsight.workflows.familiar import Ordinary, learn_familiar
 from failsight.workflows.log_thresholds import provisional_threshold
 
 if TYPE_CHECKING:
@@ -195,7 +197,7 @@ def require_enough(sequences: Sequence[LabelledSequence], alpha: float) -> None:
         raise EpisodeDataError("No signal of this run has a finite value; there is nothing to learn from.")
 
 
-def save(folder: Path, read: Read, predictor: Any, calibrated: Calibrated) -> None:
+def save(folder: Path, read: Read, predictor: Any, calibrated: Calibrated, familiar: Familiar | None = None) -> None:
     """Write the bundle of a fit; figures of an older one go."""
     meta = read.run.meta
     provenance = {
@@ -216,12 +218,20 @@ def save(folder: Path, read: Read, predictor: Any, calibrated: Calibrated) -> No
         probability=calibrated.probability,
         band=calibrated.band,
         usual=usual_of([s.signals for s in read.split.train]),
+        familiar=familiar,
     )
     save_bundle(folder, bundle)
     drop_metrics(folder)
 
 
-def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], None], workers: int = 2) -> Fitted:
+def fit_run(
+    run: Run,
+    bundle: Path,
+    options: FitOptions,
+    note: Callable[[str], None],
+    workers: int = 2,
+    ordinary: Ordinary | None = None,
+) -> Fitted:
     """Fit the default predictor and the controls, calibrate, write the bundle.
 
     Raises CalibrationError when the run is too small or one-sided for the promised rate, EpisodeDataError when it has no
@@ -247,7 +257,8 @@ def fit_run(run: Run, bundle: Path, options: FitOptions, note: Callable[[str], N
     calibrations = {name: calibrate(p, split.calibrate, rules[name], options.alpha) for name, p in predictors.items()}
     chosen = calibrations[DEFAULT]
     scored = score_all(split.calibrate, ensemble, rules[DEFAULT], chosen.threshold)
-    save(bundle, own, ensemble, Calibrated(rule=rules[DEFAULT], thresholds=Thresholds(pooled=chosen)))
+    familiar = learn_familiar(run, ordinary or Ordinary(), note)
+    save(bundle, own, ensemble, Calibrated(rule=rules[DEFAULT], thresholds=Thresholds(pooled=chosen)), familiar)
     figures = held_out_metrics(scored, own.data.facts.horizon)
     save_metrics(bundle, f"{len(scored)} calibration episodes of {run.root.name}, which nothing was fitted on", figures)
     return Fitted(

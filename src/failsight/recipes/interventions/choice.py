@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from failsight.core.contracts import Sim
 from failsight.core.errors import FailsightError
 from failsight.interventions.arms import ARMS, DEFAULT_ARMS, NONE, Arm, find_arms
-from failsight.interventions.fitness import misfit, needs_fallback
+from failsight.interventions.fitness import Diagnoses, misfit, needs_fallback
+from failsight.monitor.bundle import FAMILIAR
 from failsight.recipes.interventions.options import ExperimentConfig
 from failsight.runtime.loop import Loop
 from failsight.workflows.wiring import find_operator, make_policy, make_sim
@@ -58,5 +59,8 @@ def _obstacle(arm: Arm, sim: Sim, config: ExperimentConfig, person: bool) -> str
         return f"it calls a person, and {config.sim} has no operator who could come."
     if needs_fallback(arm.make(())) and not config.fallback:
         return "it hands over to another policy; name one with --fallback POLICY."
+    knows = config.bundle is not None and (config.bundle / FAMILIAR).is_file()
+    if isinstance(arm.make(()), Diagnoses) and not knows:
+        return "it diagnoses causes; give a bundle that was fitted with --ordinary RUN."
     problem = misfit(arm.make(()), sim.action_spec, sim.observation_spec)
     return "" if problem is None else str(problem)

@@ -8,7 +8,7 @@ truncated at the horizon; stepping after the end raises; gripper +1 closes; stat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import mujoco
@@ -27,7 +27,7 @@ from failsight.sims.tabletop.contacts import ContactReader
 from failsight.sims.tabletop.layout import make_layout
 from failsight.sims.tabletop.perturbations import Disturbance, disturb
 from failsight.sims.tabletop.render import add_pixel_noise
-from failsight.sims.tabletop.tasks import TASKS, find_task
+from failsight.sims.tabletop.tasks import HORIZON, TASKS, find_task
 from failsight.sims.tabletop.tracker import Scene, Tracker
 
 STEP_M, STEP_RAD = 0.012, 0.1
@@ -69,9 +69,10 @@ class TabletopEnv(EpisodeEnv):
         images: Images = "always",
         render_mode: str | None = None,
         rule: CollisionRule | None = None,
+        horizon: int = HORIZON,
     ) -> None:
         self._default = (find_task(task).id, Perturbation.parse(perturbation))
-        self.render_mode, self.rule = render_mode, rule or CollisionRule()
+        self.render_mode, self.rule, self._horizon = render_mode, rule or CollisionRule(), horizon
         self.observation_spec = ObservationSpec(
             state=STATE_NAMES, cameras=(("agent", pixels, pixels), ("wrist", pixels, pixels))
         )
@@ -100,11 +101,11 @@ class TabletopEnv(EpisodeEnv):
     @property
     def task(self) -> Task:
         """The task of the running episode, its instruction reworded when the episode says so."""
-        return find_task(self.key.task).as_task(self._disturbance.paraphrase)
+        return replace(find_task(self.key.task).as_task(self._disturbance.paraphrase), horizon=self._horizon)
 
     def tasks(self) -> Sequence[Task]:
         """All twelve tasks."""
-        return [task.as_task() for task in TASKS.values()]
+        return [replace(task.as_task(), horizon=self._horizon) for task in TASKS.values()]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
