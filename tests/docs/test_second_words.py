@@ -69,7 +69,6 @@ PAIRS = (
         today=(
             "runtime/streak.py SIMULATOR_RESET",
             "training/judging.py simulator",
-            "workflows/drive.py require_simulator",
             "workflows/train.py simulator",
         ),
     ),

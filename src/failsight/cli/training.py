@@ -95,10 +95,10 @@ def train_policy(
 def _train_one(data: Path, folder: Path, config: TrainConfig, sim: str, trials: int, workers: int) -> None:
     from functools import partial
 
-    from failsight.workflows.drive import drive_and_note, require_drivable, require_simulator, success_in
+    from failsight.workflows.drive import drive_and_note, require_drivable, require_sim, success_in
     from failsight.workflows.train import settle_choice, train
 
-    require_simulator(sim)
+    require_sim(sim)
     config = settle_choice(config, bool(sim))
     reporter = RichReporter()
     reporter.stage(f"training in {folder}")

@@ -51,7 +51,7 @@ class Evaluator(NamedTuple):
         return closed_loop(checkpoint, self.name, keys, workers, progress=progress)
 
 
-def require_simulator(name: str) -> None:
+def require_sim(name: str) -> None:
     """Raises UnknownNameError with the nearest names; an empty name is no simulator and fine."""
     if name:
         find_sim(name)
@@ -113,7 +113,7 @@ def change_table(
     checkpoint: Path, sim: str, trials: int, workers: int, reporter: Reporter
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Success as it is, without its instruction, with another one, and with a frozen past."""
-    require_simulator(sim)
+    require_sim(sim)
     keys = Evaluator(sim).episodes(TEST_SEED, trials)
     tick = reporter.count(len(keys) * len(CHANGES))
     rows: list[tuple[str, ...]] = []
