@@ -116,7 +116,7 @@ def test_where_nobody_can_come_and_nothing_is_told_that_is_said(whole, world, tm
     main(["run", "interventions", "--out", str(tmp_path / "lonely"), *lonely])
     summary = json.loads((tmp_path / "lonely/summary.json").read_text())
     assert [*summary["arms"]] == ["none", "safe_stop", "slow", "placebo", "ladder_auto"]
-    assert set(summary["left_out"]) == {"retry", "takeover", "ladder", "films"}
+    assert set(summary["left_out"]) == {"retry", "takeover", "takeover_random", "ladder", "films"}
     assert "no operator" in summary["left_out"]["ladder"]
     assert "needs a delta action dz" in summary["left_out"]["retry"]
     assert summary["headline"] == "ladder_auto"

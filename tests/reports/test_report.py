@@ -55,11 +55,11 @@ def make_detection():
 
 def make_summary():
     types = {k: {"precision": 0.5, "recall": 0.5, "f1": 0.5, "n": 4} for k in KINDS}
-    names = ("none", "safe_stop", "slow", "retry", "placebo", "takeover", "ladder_auto", "ladder")
+    names = ("none", "safe_stop", "slow", "retry", "placebo", "takeover_random", "takeover", "ladder_auto", "ladder")
     arms = {name: arm(name=name) for name in names}
     arms["ladder_auto"] = arm((0.0, -0.02, 0.02), name="ladder_auto")
     arms["ladder"] = arm((0.2, 0.1, 0.3), (0.5, 0.3, 0.7), "ladder")
-    arms["ladder"]["over_placebo"] = e(0.2, 0.05, 0.35)
+    arms["ladder"] |= {"over_placebo": e(0.2, 0.05, 0.35), "placebo": "takeover_random"}
     condition = {"success": e(0.7, 0.5, 0.9), **dict.fromkeys(types, 1)}
     return {
         "command": "failsight run demo",
@@ -249,6 +249,7 @@ def test_a_report_does_without_any_arm(name, tmp_path):
     assert summary["headline"] in summary["arms"] or name == summary["headline"]
     assert "<svg" in render(summary, tmp_path)
     if name == "placebo":
+        del summary["arms"]["takeover_random"], summary["arm_words"]["takeover_random"]
         summary["arms"]["ladder"].pop("over_placebo")
         ladder = next(c for c in claims(summary) if c.title == "The ladder with a person prevents failures")
         assert not ladder.shown

@@ -175,6 +175,15 @@ _ROWS = (
         make=lambda gate: Forced(Retry(), Slow()),
     ),
     Arm(
+        key="takeover_random",
+        title="Calling a person at random moments",
+        sentence="a person called at random moments of equal rate",
+        asks="",
+        autonomous=False,
+        random=True,
+        make=lambda gate: Forced(Takeover()),
+    ),
+    Arm(
         key="random_trigger",
         title="The ladder at random moments",
         sentence="the ladder without a person, at random moments of equal rate",

@@ -191,9 +191,11 @@ def _beside_placebo(summary: Mapping[str, Any], key: str) -> str:
     found = placebos(words)
     if not found:
         return "No placebo was run, so nothing says that the moment of the alarm mattered."
-    gap, sentence = arms[key].get("over_placebo"), words[found[0]]["sentence"] or name_of(found[0])
+    named = arms[key].get("placebo", "")
+    placebo = named if named in words else found[0]
+    gap, sentence = arms[key].get("over_placebo"), words[placebo]["sentence"] or name_of(placebo)
     ahead = f"{name_of(key)} is ahead of it by {number(gap, percent=True)}, paired" if gap else "not compared in pairs"
-    changed = number(arms[found[0]]["success_change"], percent=True)
+    changed = number(arms[placebo]["success_change"], percent=True)
     return f"{sentence[:1].upper()}{sentence[1:]} changes success by {changed}; {ahead}."
 
 

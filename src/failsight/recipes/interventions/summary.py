@@ -21,7 +21,7 @@ from failsight.evaluation.paired import compare, success_gap
 from failsight.evaluation.provenance import commit, versions
 from failsight.evaluation.run_claims import Group, constant_rows, precision_table, run_claim
 from failsight.evaluation.scoring import score_all
-from failsight.interventions.arms import NONE, arm_words, find_arms
+from failsight.interventions.arms import NONE, Arm, arm_words, find_arms
 from failsight.labels.table import read_labels
 from failsight.monitor.bundle import load_monitor
 from failsight.predictors.dataset import LabelledSequence, build_sequences
@@ -103,15 +103,25 @@ def summarise_experiment(
 
 
 def arm_rows(records: Sequence[ForkRecord], names: Sequence[str], rate_hz: float) -> dict[str, dict[str, Any]]:
-    """Figures of every arm; against doing nothing, and in pairs against the placebo where one was run."""
+    """Figures of every arm; against doing nothing, and in pairs against its placebo where one was run."""
     arms = find_arms(names)
     rows = {arm.key: compare(arm.key, *paired(records, arm.key), rate_hz).as_dict() for arm in arms}
-    placebo = next((arm.key for arm in arms if arm.random), None)
-    for arm in arms if placebo else ():
-        if arm.key != NONE and not arm.random:
-            without, with_arm = paired(records, arm.key, against=str(placebo))
-            rows[arm.key]["over_placebo"] = success_gap(f"{arm.key} over {placebo}", with_arm, without).as_dict()
+    for arm in arms:
+        placebo = _placebo_of(arm, arms)
+        if placebo:
+            without, with_arm = paired(records, arm.key, against=placebo)
+            gap = success_gap(f"{arm.key} over {placebo}", with_arm, without).as_dict()
+            rows[arm.key] |= {"over_placebo": gap, "placebo": placebo}
     return rows
+
+
+def _placebo_of(arm: Arm, arms: Sequence[Arm]) -> str:
+    """What acts at random moments with the same means: a person's placebo is a person. Empty: none was run."""
+    if arm.key == NONE or arm.random:
+        return ""
+    found = [other for other in arms if other.random]
+    alike = [other.key for other in found if other.autonomous == arm.autonomous]
+    return (alike or [other.key for other in found] or [""])[0]
 
 
 def headline_of(names: Sequence[str]) -> str:
