@@ -244,6 +244,7 @@ def fit_run(
     )
 
     note_left_out(run, note)
+    familiar = learn_familiar(run, ordinary or Ordinary(), note)
     note("computing signals")
     options = replace(options, rule=options.rule.at(run.meta.action_spec.rate_hz))
     own = read(read_data(run), run, options.seed)
@@ -257,7 +258,6 @@ def fit_run(
     calibrations = {name: calibrate(p, split.calibrate, rules[name], options.alpha) for name, p in predictors.items()}
     chosen = calibrations[DEFAULT]
     scored = score_all(split.calibrate, ensemble, rules[DEFAULT], chosen.threshold)
-    familiar = learn_familiar(run, ordinary or Ordinary(), note)
     save(bundle, own, ensemble, Calibrated(rule=rules[DEFAULT], thresholds=Thresholds(pooled=chosen)), familiar)
     figures = held_out_metrics(scored, own.data.facts.horizon)
     save_metrics(bundle, f"{len(scored)} calibration episodes of {run.root.name}, which nothing was fitted on", figures)
