@@ -8,7 +8,7 @@ WORKERS ?= 2
 .PHONY: demo test fuzz wild check lint clean help
 
 help:
-	@echo "make demo    policy, failures, monitor, interventions, report (about 5 minutes on 2 cores)"
+	@echo "make demo    policy, failures, monitor, interventions, report (about 7 minutes on 2 cores)"
 	@echo "make test    the whole test suite (about 15 minutes on 2 cores)"
 	@echo "make fuzz    every fuzz case (make test runs a tenth of them)"
 	@echo "make wild    foreign environments and simulators, each installed on the way (up to 3 hours)"
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	@echo "Running the demo: about 5 minutes on 2 cores. Interrupt it at will; the same command goes on."
+	@echo "Running the demo: about 7 minutes on 2 cores. Interrupt it at will; the same command goes on."
 	@$(BIN)/failsight run demo --workers $(WORKERS)
 	@echo "Open runs/demo/report.html in a browser."
 

@@ -36,7 +36,7 @@ def run(
     """Run a recipe from episodes to figures and write its report.
 
     Args:
-        name: demo (the whole idea, 6 minutes on 2 cores), interventions (the same on any simulator and policy),
+        name: demo (the whole idea, 7 minutes on 2 cores), interventions (the same on any simulator and policy),
             tabletop-paper (the larger proof, 12 to 15 minutes), bench-real (detectors on logs of real policies, 25
             minutes), bench-tabletop (detectors on our runs), mobile-vla (train and drive in navigation, 8 minutes),
             lattice-ablation (heads and histories compared, 40 minutes), failure-head (a head that foresees, 35
