@@ -84,7 +84,7 @@ def main():
     bench.sim.close()
     many = make_plan("tabletop", (), [32], 5, "default")
     scale = []
-    for round_ in range(options.rounds - 1):
+    for round_ in range(max(1, options.rounds - 1)):
         one = pool_rate(folder / f"one{round_}", many, 1)
         two = pool_rate(folder / f"two{round_}", many, 2)
         scale.append(two / one)
