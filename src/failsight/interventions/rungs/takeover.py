@@ -1,6 +1,8 @@
-"""Calling a person."""
+"""Handing over: to a person, who finishes the task, or to whoever a subclass names."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from failsight.core.contracts import Context
 from failsight.core.types import CONTINUE, Decision, DecisionKind, Verdict
@@ -8,6 +10,9 @@ from failsight.core.types import CONTINUE, Decision, DecisionKind, Verdict
 
 class Takeover:
     """Call a person at the trigger; the person finishes the task. Their time is counted."""
+
+    kind: ClassVar[DecisionKind] = DecisionKind.HUMAN
+    words: ClassVar[str] = "person called"
 
     def __init__(self) -> None:
         self.reset()
@@ -21,4 +26,4 @@ class Takeover:
         self._taken = self._taken or verdict.trigger
         if not self._taken:
             return CONTINUE
-        return Decision(kind=DecisionKind.HUMAN, reason=f"person called: {verdict.why}")
+        return Decision(kind=self.kind, reason=f"{self.words}: {verdict.why}")
